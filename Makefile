@@ -1,0 +1,41 @@
+# Each target does all its own set-up: missing Debian packages (asking sudo when not root) and a
+# virtual environment in .venv. Nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What test/run needs beside Python: programs and the Debian package that holds each.
+TEST_PROGRAMS := strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
+	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux
+
+.PHONY: demo clean-demo test test-slow check lint bench
+
+demo: $(VENV)/.installed ## a run is written by several processes, one is killed, and it is followed and checked
+	@$(BIN)/python examples/demo.py
+
+clean-demo: ## undo `make demo`
+	rm -rf demo
+
+test: $(VENV)/.installed lint ## everything that ends in minutes; root runs more of it
+	@.ci/packages $(TEST_PROGRAMS)
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(VENV)/.installed ## long crash loops
+	@.ci/packages $(TEST_PROGRAMS)
+	$(BIN)/pytest -m slow
+
+check: $(VENV)/.installed lint ## what a commit must pass: no root, under 60 s
+	$(BIN)/pytest -m "not slow" test/mod test/src
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## measure the lifecycle writer; prints a table, writes JSON
+	$(BIN)/python bench/lifecycle.py
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages -:python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

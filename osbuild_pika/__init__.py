@@ -1,0 +1,1 @@
+"""Builds Incus images the osbuild way and always tells the truth about it."""

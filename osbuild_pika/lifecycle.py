@@ -1,0 +1,1182 @@
+#!@python3@
+"""Lifecycle artifacts, schema v1: status.json, events.jsonl and result.json, kept whole and true.
+
+This file is the one authoritative implementation. It is imported by the host's code, it is
+`osbuild-pika lifecycle`, and alone it is the guest helper `pika-cloud-lifecycle`. So it uses the
+standard library only, runs on Python 3.9, and needs no environment.
+
+The format is shared with the pika-cloud guests and their Rust reader, which ignores unknown
+fields but rejects a whole event stream for one bad line. Older helpers may write to the same
+files at the same time: they lock `events.jsonl.seq`, add one to the number in it, sync it, and
+append one line. What is promised here, with its limits, stands at `Journal`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import fcntl
+import json
+import os
+import stat
+import sys
+import time
+
+TYPE_CHECKING = False  # spares the guest 5 ms: typing is for the type checker alone
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn, Union
+
+    StrPath = Union[str, os.PathLike[str]]
+
+SCHEMA_VERSION = 1
+STATES = (
+    "requested",
+    "provisioning",
+    "booted",
+    "unreachable",
+    "stopped",
+    "destroyed",
+    "starting",
+    "ready",
+    "failed",
+    "completed",
+)
+RESULT_STATUSES = ("completed", "failed")
+
+MAX_MESSAGE = 16 * 1024  # bytes of UTF-8
+MAX_DETAILS = 64 * 1024  # bytes, encoded
+MAX_DETAILS_DEPTH = 64
+MAX_EVENT = 120 * 1024  # bytes of one line
+MAX_BATCH = 256 * 1024  # bytes of one write; see judge_tail for why it is bounded
+MAX_LOG = 16 * 1024 * 1024  # bytes of events.jsonl after which only terminal events are taken
+MAX_DOCUMENT = 1024 * 1024  # bytes of a status.json or result.json that we read
+MAX_SEQ = 10**19 - 1  # 19 digits are what a sequence file of 21 bytes holds
+TAIL = 64 * 1024  # bytes at the end of a log that a new writer reads line by line
+RESERVE = 128 * 1024  # bytes kept free for the last words of a run
+
+_RUNNING = ("requested", "provisioning", "booted", "starting", "ready")  # in their order
+_OBSERVED_END = ("stopped", "destroyed")
+_ENDS = RESULT_STATUSES + _OBSERVED_END
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LifecycleError(Exception):
+    """A refused or failed call; str() is one line that names the thing and the fix.
+
+    name: the stable error name: InvalidArgument, TooLarge, Inconsistent, BadTransition,
+    AlreadyFinished, Limit, LockTimeout, NoSpace, IOFailed, Corrupt.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+    @property
+    def is_bad_argument(self) -> bool:
+        """True if the caller asked for something wrong, False if the disk or a file failed."""
+        return self.name not in ("Limit", "LockTimeout", "NoSpace", "IOFailed", "Corrupt")
+
+
+# --- strict JSON: what the Rust reader (serde_json) accepts --------------------------------------
+
+
+class _Object(dict):  # type: ignore[type-arg]
+    """A JSON object that remembers which keys were given twice."""
+
+    duplicates: tuple[str, ...] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    value = _Object(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        value.duplicates = tuple(key for key in value if keys.count(key) > 1)
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if abs(value) == float("inf"):
+        raise ValueError(f"number out of range: {digits[:40]}")
+    return value
+
+
+def _int(digits: str) -> int | float:
+    # serde_json reads -0 and integers beyond 64 bits as floats.
+    return _float(digits) if digits == "-0" or len(digits) > 300 else int(digits)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
+)
+
+
+def _load(text: str) -> Any:
+    """Parse one JSON document. Raises ValueError with a short reason."""
+    try:
+        value = _DECODER.decode(text)
+        if text.count("[") + text.count("{") > 127 and _depth(value) > 127:
+            raise ValueError("nested too deeply")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if "\\u" in text:  # only an escape can bring a lone surrogate
+        _encode(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, (dict, list)):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode (a lone surrogate)") from None
+
+
+# --- reading: what a document must look like -----------------------------------------------------
+
+
+def _is_int(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "schema_version": lambda value: _is_int(value, 0, 2**32 - 1),
+    "state": STATES.__contains__,
+    "kind": STATES.__contains__,
+    "status": RESULT_STATUSES.__contains__,
+    "exit_code": lambda value: value is None or _is_int(value, -(2**31), 2**31 - 1),
+    "updated_at": _is_string,
+    "timestamp": _is_string,
+    "finished_at": _is_string,
+    "message": _is_string,
+    "boot_id": lambda value: value is None or _is_string(value),
+    "seq": lambda value: _is_int(value, 0, 2**64 - 1),
+}
+# kind of document -> (required fields, optional fields); all others may be anything
+_SHAPES = {
+    "status": (("schema_version", "state", "updated_at", "message"), ("boot_id",)),
+    "event": (("schema_version", "kind", "timestamp", "message", "seq"), ("boot_id",)),
+    "result": (("schema_version", "status", "finished_at", "message"), ("exit_code",)),
+}
+
+
+def decode(kind: str, data: bytes) -> dict[str, Any]:
+    """Decode a document as strictly as the Rust reader does.
+
+    kind: "status", "result", or "event" (one line of events.jsonl). Unknown fields are kept.
+    Raises LifecycleError Corrupt.
+    """
+    required, optional = _SHAPES[kind]
+    try:
+        value = _load(data.decode("utf-8"))
+        if not isinstance(value, _Object):
+            raise ValueError("not a JSON object")
+        for name in required:
+            if name not in value:
+                raise ValueError(f"{name} is missing")
+        for name in (*required, *optional):
+            if name in value and not _FIELDS[name](value[name]):
+                raise ValueError(f"{name} is wrong: {ascii(value[name])[:60]}")
+        for name in value.duplicates:
+            if name in required or name in optional or name == "details":
+                raise ValueError(f"{name} is given twice")
+    except ValueError as error:
+        raise LifecycleError("Corrupt", f"not a lifecycle {kind}: {error}") from None
+    return value
+
+
+# --- checking: what may be written ---------------------------------------------------------------
+
+
+def parse_details(text: str) -> Any:
+    """Parse the text of a details argument; None for null.
+
+    Raises LifecycleError InvalidArgument for all that is not strict JSON: NaN, a number out of
+    range, a lone surrogate, a key given twice, more than 64 levels.
+    """
+    try:
+        _encode(text)
+        value = _load(text)
+    except ValueError as error:
+        raise LifecycleError("InvalidArgument", f"details are not JSON: {error}") from None
+    check_details(value)
+    return value
+
+
+def check_details(value: Any, depth: int = 0) -> None:
+    """Refuse a details value that a reader could not take. Raises LifecycleError."""
+    if value is None or value is True or value is False:
+        return
+    if isinstance(value, (dict, list, tuple)):
+        if depth >= MAX_DETAILS_DEPTH:
+            message = f"details are nested deeper than {MAX_DETAILS_DEPTH} levels"
+            raise LifecycleError("InvalidArgument", message)
+        for item in value.values() if isinstance(value, dict) else value:
+            check_details(item, depth + 1)
+        for key in value if isinstance(value, dict) else ():
+            _check_text("a key of details", key)
+        if isinstance(value, _Object) and value.duplicates:
+            message = f"details give the key {value.duplicates[0]!a} twice"
+            raise LifecycleError("InvalidArgument", message)
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise LifecycleError("InvalidArgument", "details hold an integer beyond 64 bits")
+    elif isinstance(value, float):
+        if not abs(value) < float("inf"):
+            raise LifecycleError("InvalidArgument", f"details hold {value}, which is not JSON")
+    else:
+        _check_text("a value of details", value)
+
+
+def _check_text(what: str, text: Any) -> int:
+    """Return the text's length in bytes of UTF-8."""
+    if not isinstance(text, str):
+        raise LifecycleError("InvalidArgument", f"{what} is a {type(text).__name__}, not a string")
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise LifecycleError("InvalidArgument", f"{what} is not valid Unicode") from None
+
+
+def _check_message(message: Any) -> None:
+    size = _check_text("message", message)
+    if size > MAX_MESSAGE:
+        raise LifecycleError("TooLarge", f"message has {size} bytes; at most {MAX_MESSAGE}")
+
+
+def _check_known(what: str, word: Any, known: Sequence[str]) -> None:
+    if word not in known:
+        text = f"unknown {what} {ascii(word)[:60]}; known are {', '.join(known)}"
+        raise LifecycleError("InvalidArgument", text)
+
+
+def check_result(status: Any, exit_code: Any) -> None:
+    """Refuse a status that is unknown or contradicts its exit code. Raises LifecycleError."""
+    _check_known("status", status, RESULT_STATUSES)
+    if not _is_int(exit_code, -(2**31), 2**31 - 1):
+        raise LifecycleError("InvalidArgument", "exit code is not a 32-bit integer")
+    if (status == "completed") != (exit_code == 0):
+        raise LifecycleError("Inconsistent", f"{status} with exit code {exit_code}")
+
+
+def check_transition(previous: str | None, state: str) -> None:
+    """Refuse a state that cannot follow `previous` (None: nothing before).
+
+    Running states may repeat or go up, and every one of them may end. An unreachable instance
+    may be found in any state again; a stopped one may boot or be destroyed; after a verdict only
+    the host's stopped and destroyed are left. Raises LifecycleError BadTransition.
+    """
+    if previous is None or previous == state == "stopped":
+        return
+    if previous in ("completed", "failed"):
+        is_good = state in _OBSERVED_END
+    elif previous == "stopped":
+        is_good = state in ("booted", "destroyed")
+    elif previous in _RUNNING and state in _RUNNING:
+        is_good = _RUNNING.index(state) >= _RUNNING.index(previous)
+    else:
+        is_good = previous != "destroyed"
+    if not is_good:
+        raise LifecycleError("BadTransition", f"{state} cannot follow {previous}")
+
+
+# --- encoding ------------------------------------------------------------------------------------
+
+
+def _now() -> str:
+    """The local time in RFC 3339 with its offset, to the second."""
+    now = time.localtime()
+    offset = time.strftime("%z", now)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', now)}{offset[:3]}:{offset[3:]}"
+
+
+def boot_id() -> str | None:
+    """The kernel's id of this boot; None where there is none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
+def _document(details: Any, head: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a document in schema order; those that are None are left out."""
+    _check_message(head["message"])
+    check_details(details)
+    size = len(json.dumps(details))
+    if size > MAX_DETAILS:
+        raise LifecycleError("TooLarge", f"details have {size} bytes; at most {MAX_DETAILS}")
+    fields = {"schema_version": SCHEMA_VERSION, **head, "details": details}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _event_body(kind: str, message: str, details: Any, boot: str | None) -> bytes:
+    """One event's line up to its seq, which is only known under the lock."""
+    _check_known("kind", kind, STATES)
+    head = {"kind": kind, "timestamp": _now(), "message": message, "boot_id": boot}
+    body = json.dumps(_document(details, head))[:-1].encode("ascii")
+    if len(body) > MAX_EVENT - 40:  # 40 bytes: the seq and the end of the line
+        raise LifecycleError("TooLarge", f"event has {len(body)} bytes; at most {MAX_EVENT - 40}")
+    return body
+
+
+def _result(status: str, exit_code: Any, time: str, message: str, details: Any) -> dict[str, Any]:
+    check_result(status, exit_code)
+    head = {"status": status, "exit_code": exit_code, "finished_at": time, "message": message}
+    return _document(details, head)
+
+
+def result_of(event: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The result.json that a run's terminal event stands for; None for any other event.
+
+    Only `Journal.finish` writes such an event: its details hold the exit code.
+    """
+    details = event and event.get("details")
+    if not event or not isinstance(details, dict):
+        return None
+    facts = {name: value for name, value in details.items() if name != "exit_code"} or None
+    try:
+        code = details.get("exit_code")
+        return _result(event["kind"], code, event["timestamp"], event["message"], facts)
+    except LifecycleError:
+        return None
+
+
+def _is_same_result(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    names = ("status", "exit_code", "message", "details")
+    return all(one.get(name) == other.get(name) for name in names)
+
+
+def encode_seq(last: int, in_flight: bool) -> bytes:
+    """The 21 bytes of the sequence file: `0<19 digits>` exact, `+<19 digits>` in flight.
+
+    Older helpers read both with Python's int().
+    """
+    return b"%c%019d\n" % (b"+" if in_flight else b"0", last)
+
+
+def parse_seq(text: bytes) -> tuple[int | None, bool]:
+    """Return (last seq or None if the text is no number of ours, whether it is in flight)."""
+    text = text.strip()
+    digits = text[1:] if text.startswith(b"+") else text
+    if not digits.isdigit() or len(digits) > 40 or int(digits) > MAX_SEQ:
+        return None, False
+    return int(digits), text.startswith(b"+")
+
+
+# --- the tail of a log ---------------------------------------------------------------------------
+
+
+def find_hole(log: bytes, in_flight: bool) -> int:
+    """Where a log with a hole is to be cut; its length if there is none.
+
+    After a power loss a batch in flight can have holes: NULs with good lines behind them. No
+    batch is larger than MAX_BATCH, and none is begun while that much of the log's end holds a
+    NUL; so a NUL found there, while one is in flight, is in it.
+    """
+    hole = log.find(b"\0", max(0, len(log) - MAX_BATCH)) if in_flight else -1
+    return len(log) if hole < 0 else log.rfind(b"\n", 0, hole) + 1
+
+
+def judge_tail(tail: bytes, in_flight: bool) -> tuple[dict[str, Any] | None, int]:
+    """Say which bytes at the end of an event log belong to a dead writer.
+
+    tail: the end of events.jsonl, from the start of a line.
+    in_flight: the sequence file says that a batch was being written.
+    Returns (the event with the highest seq, None if there is none; how many bytes to keep).
+    Bytes after the last newline, and lines at the end that are no events, are of a writer that
+    died in mid-append: nobody was told that they exist. A bad line before a good one is nobody's
+    to cut: LifecycleError Corrupt.
+    """
+    tail = tail[: find_hole(tail, in_flight)]
+    last: dict[str, Any] | None = None
+    offset = keep = 0
+    is_bad = False
+    for line in tail.split(b"\n")[:-1]:
+        offset += len(line) + 1
+        if line.strip():
+            event = _event_or_none(line)
+            if event is None:
+                is_bad = True
+                continue
+            if is_bad:
+                message = "a bad line stands before good ones; run `recover` to set it aside"
+                raise LifecycleError("Corrupt", message)
+            if last is None or event["seq"] > last["seq"]:
+                last = event
+        if not is_bad:
+            keep = offset
+    return last, keep
+
+
+def _event_or_none(line: bytes) -> dict[str, Any] | None:
+    try:
+        return decode("event", line)
+    except LifecycleError:
+        return None
+
+
+def sift(log: bytes, in_flight: bool) -> tuple[list[bytes], list[bytes]]:
+    """Part a whole log into (good lines, bad pieces), both without newlines.
+
+    An older helper that appended behind a torn line glued its own whole event to it: that
+    event was acknowledged, so it is kept and only the piece before it is bad.
+    """
+    good: list[bytes] = []
+    hole = find_hole(log, in_flight)
+    *lines, torn = log[:hole].split(b"\n")
+    bad = [piece for piece in (torn, log[hole:]) if piece]
+    for line in lines:
+        start = max(0, line.rfind(b'{"schema_version"'))
+        if _event_or_none(line) is not None:
+            good.append(line)
+        elif start and _event_or_none(line[start:]) is not None:
+            good.append(line[start:])
+            bad.append(line[:start])
+        elif line.strip():
+            bad.append(line)
+    return good, bad
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+class Paths:
+    """Where a journal's files are. Only `directory` is needed; the rest have their usual names."""
+
+    def __init__(
+        self,
+        directory: StrPath,
+        *,
+        events: StrPath | None = None,
+        seq: StrPath | None = None,
+        status: StrPath | None = None,
+        result: StrPath | None = None,
+    ) -> None:
+        self.directory = os.fspath(directory) or "."
+        self.events = os.fspath(events or os.path.join(self.directory, "events.jsonl"))
+        self.seq = os.fspath(seq or f"{self.events}.seq")
+        self.status = os.fspath(status or os.path.join(self.directory, "status.json"))
+        self.result = os.fspath(result or os.path.join(self.directory, "result.json"))
+
+
+class _Naming:
+    """Turns an OSError in its block into a LifecycleError that names the path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            name = "NoSpace" if error.errno in _NO_SPACE else "IOFailed"
+            path = error.filename if isinstance(error.filename, str) else self._path
+            raise LifecycleError(name, f"{printable(path)}: {error.strerror}") from error
+
+
+def printable(path: str) -> str:
+    """A path as it may stand in a message of one line."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _directory(path: str) -> str:
+    return os.path.dirname(path) or "."
+
+
+def lock_file(fd: int, timeout_s: float) -> bool:
+    """Take an exclusive flock; False if it could not be had in time.
+
+    Older helpers queue for the lock inside the kernel, and one who only polls starves behind
+    them; so a thread queues for us. If we give up, it lives on until it gets the lock, and
+    drops it at once with its own descriptor.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    is_over = _thread.allocate_lock()
+    is_over.acquire()
+    errors: list[OSError] = []
+
+    def queue(queued: int) -> None:
+        try:
+            fcntl.flock(queued, fcntl.LOCK_EX)
+        except OSError as error:
+            errors.append(error)
+        finally:
+            os.close(queued)
+            is_over.release()
+
+    _thread.start_new_thread(queue, (os.dup(fd),))
+    if not is_over.acquire(timeout=max(0.0, timeout_s)):
+        return False
+    if errors:
+        raise errors[0]
+    return True
+
+
+class _Files:
+    """The few file operations that the writer is made of; they raise OSError.
+
+    system: the module os, or what stands in for it in a test.
+    """
+
+    def __init__(self, system: Any, mode: int, lock_timeout_s: float) -> None:
+        self.system = system
+        self._mode = mode
+        self._lock_timeout_s = lock_timeout_s
+
+    def check_regular(self, path: str) -> None:
+        """Refuse what is there and no regular file: a directory, a link, a pipe."""
+        try:
+            is_regular = stat.S_ISREG(self.system.lstat(path).st_mode)
+        except FileNotFoundError:
+            return
+        if not is_regular:
+            raise OSError(errno.EINVAL, "is not a regular file; remove it", path)
+
+    def open(self, path: str, flags: int = 0) -> tuple[int, bool]:
+        """Open a file to read and write, making it and its directories. Returns (fd, is new)."""
+        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.check_regular(path)
+        while True:
+            try:
+                return self.system.open(path, flags), False
+            except FileNotFoundError:
+                self._make_directory(_directory(path))
+            try:
+                fd = self.system.open(path, flags | os.O_CREAT | os.O_EXCL, self._mode)
+            except FileExistsError:
+                continue  # somebody else was faster
+            self.system.fchmod(fd, self._mode)  # whatever the umask is
+            return fd, True
+
+    def open_locked(self, path: str) -> int:
+        """Open a file and lock it, and make sure that it still is the one at this path."""
+        while True:
+            fd, _ = self.open(path)
+            try:
+                self.lock(fd, path)
+                if self.is_at(fd, path):
+                    return fd
+            except BaseException:
+                self.system.close(fd)
+                raise
+            self.system.close(fd)
+
+    def lock(self, fd: int, path: str) -> None:
+        if not lock_file(fd, self._lock_timeout_s):
+            message = f"another process has locked it for {self._lock_timeout_s:g} s"
+            raise LifecycleError("LockTimeout", f"{printable(path)}: {message}")
+
+    def is_at(self, fd: int, path: str) -> bool:
+        try:
+            return os.path.samestat(self.system.fstat(fd), self.system.stat(path))
+        except FileNotFoundError:
+            return False
+
+    def _make_directory(self, path: str) -> None:
+        """Make a directory and those above it so that they survive a power loss."""
+        if os.path.isdir(path):
+            return
+        self._make_directory(_directory(path))
+        try:
+            self.system.mkdir(path)
+        except FileExistsError:
+            return
+        self.sync_directory(_directory(path))
+
+    def sync_directory(self, path: str) -> None:
+        fd = self.system.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.system.fsync(fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems cannot, and need not
+                raise
+        finally:
+            self.system.close(fd)
+
+    def read(self, path: str) -> bytes | None:
+        """Read a document; None if it is not there."""
+        self.check_regular(path)
+        try:
+            fd = self.system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.read_at(fd, 0, MAX_DOCUMENT)
+        finally:
+            self.system.close(fd)
+
+    def read_at(self, fd: int, offset: int, size: int) -> bytes:
+        """Read up to `size` bytes; fewer only at the end of the file."""
+        pieces = []
+        while size > 0:
+            piece = self.system.pread(fd, size, offset)
+            if not piece:
+                break
+            pieces.append(piece)
+            offset += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Write with one call. Raises OSError ENOSPC if not all of it is taken."""
+        if self.system.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def replace(self, path: str, data: bytes, check: Callable[[], None] | None = None) -> None:
+        """Put a whole new file at `path`; durable on return, and never half there.
+
+        The temporary file has a fixed name, so a killed writer leaves one at most, and it is
+        its own lock: who waited for it finds it renamed away and starts over. `check` is called
+        under that lock and may refuse.
+        """
+        self.check_regular(path)
+        temporary = os.path.join(_directory(path), f".{os.path.basename(path)}.tmp")
+        fd = self.open_locked(temporary)
+        try:
+            if check is not None:
+                check()
+            self.system.ftruncate(fd, 0)
+            self.system.fchmod(fd, self._mode)
+            self.write(fd, data)
+            self.system.fsync(fd)
+            self.system.replace(temporary, path)
+        except BaseException:
+            if self.is_at(fd, temporary):
+                self.system.unlink(temporary)
+            raise
+        finally:
+            self.system.close(fd)
+        self.sync_directory(_directory(path))
+
+
+class _EventLog:
+    """events.jsonl and its sequence file. Between `with` its lock is held, and it is in order.
+
+    The order of writes of a batch that ends with seq N, two syncs whatever its size:
+      1. sequence file: `+N`, synced: an older helper that runs after a power loss makes a gap,
+         never a duplicate;
+      2. events.jsonl: the batch in one write, synced: now it may be acknowledged;
+      3. sequence file: `0N`, not synced: losing it costs the next writer a look at the log.
+    """
+
+    def __init__(self, paths: Paths, files: _Files) -> None:
+        self.last: dict[str, Any] | None = None  # event with the highest seq; None: no event
+        self._paths = paths
+        self._files = files
+        self._system = files.system
+        self._lock_fd = -1
+        self._fd = -1
+        self._base = 0  # the highest seq that is used up
+        self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
+        self._poison: LifecycleError | None = None
+
+    def __enter__(self) -> _EventLog:
+        is_new = self._acquire()
+        try:
+            self._look(is_new)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock_fd >= 0:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _acquire(self) -> bool:
+        """Lock, and open what is at the paths now. Returns whether the log is new."""
+        if self._poison is not None:
+            raise LifecycleError(self._poison.name, f"{self._poison}; start a new writer")
+        files, paths = self._files, self._paths
+        files.check_regular(paths.events)  # before a sequence file is left beside it
+        if self._lock_fd >= 0:
+            files.lock(self._lock_fd, paths.seq)
+            if not files.is_at(self._lock_fd, paths.seq):
+                self.close()
+        if self._lock_fd < 0:
+            self._lock_fd = files.open_locked(paths.seq)
+        is_new = False
+        try:
+            if self._fd >= 0 and not files.is_at(self._fd, paths.events):
+                self._close_log()
+            if self._fd < 0:
+                self._fd, is_new = files.open(paths.events, os.O_APPEND)
+        except BaseException:
+            self.__exit__()
+            raise
+        return is_new
+
+    def close(self) -> None:
+        if self._lock_fd >= 0:
+            self._system.close(self._lock_fd)
+            self._lock_fd = -1
+        self._close_log()
+
+    def _close_log(self) -> None:
+        if self._fd >= 0:
+            self._system.close(self._fd)
+        self._fd = -1
+        self._forget()
+
+    def _forget(self) -> None:
+        self._left = None
+        self._base = 0
+        self.last = None
+
+    def _look(self, is_new: bool) -> None:
+        """Find the last event and the highest seq; cut what a dead writer left."""
+        seq_text = self._files.read_at(self._lock_fd, 0, 64)
+        size = self._system.fstat(self._fd).st_size
+        if self._left == (seq_text, size):
+            return
+        if self._left is None or size < self._left[1]:
+            self._forget()
+            if len(seq_text) != 21 or not size:
+                # A writer of ours has not been here before: names must outlive a power loss.
+                for directory in sorted(
+                    {_directory(self._paths.seq), _directory(self._paths.events)}
+                ):
+                    self._files.sync_directory(directory)
+        used, in_flight = parse_seq(seq_text)
+        if self._left is None:
+            start, tail, last, keep = self._judge_end(size, in_flight)
+        else:  # others wrote behind us: all before is known to be good
+            start = self._left[1]
+            tail = self._files.read_at(self._fd, start, size - start)
+            last, keep = judge_tail(tail, in_flight)
+        self._left = None
+        if keep < len(tail):
+            self._save_torn([tail[keep:]], is_needed=False)
+            self._truncate(start + keep)
+        if last is not None and (self.last is None or last["seq"] > self.last["seq"]):
+            self.last = last
+        self._base = max(self._base, self.last["seq"] if self.last else 0)
+        # `+N` was written to an existing log, so all that is used up stands in it, unless the
+        # log was taken away since. An unreadable sequence file counts as none.
+        if used is not None and (is_new or not in_flight):
+            self._base = max(self._base, used)
+        self._left = (seq_text, start + keep)
+
+    def _judge_end(self, size: int, in_flight: bool) -> tuple[int, bytes, Any, int]:
+        """Judge as much of the log's end as it takes to find an event.
+
+        Returns (offset of what was judged, its bytes, and what judge_tail says of them).
+        """
+        span = MAX_BATCH
+        while True:
+            offset = max(0, size - span)
+            data = self._files.read_at(self._fd, offset, size - offset)
+            begin = max(0, len(data) - span * TAIL // MAX_BATCH)
+            hole = data.find(b"\0", 0, begin)
+            begin = data.rfind(b"\n", 0, begin if hole < 0 else hole) + 1
+            if begin or not offset:
+                last, keep = judge_tail(data[begin:], in_flight)
+                if last is not None or not offset + begin:
+                    return offset + begin, data[begin:], last, keep
+            span *= 2
+
+    def append(self, bodies: Sequence[bytes], is_terminal: bool) -> tuple[int, int]:
+        """Append events; durable on return. Returns the first and last seq.
+
+        bodies: from _event_body. All of them are taken or, on any error, none.
+        """
+        size = self._system.fstat(self._fd).st_size
+        first, last = self._base + 1, self._base + len(bodies)
+        data = b"".join(
+            b'%s, "seq": %d}\n' % (body, seq) for seq, body in zip(range(first, last + 1), bodies)
+        )
+        if last > MAX_SEQ or (size + len(data) > MAX_LOG and not is_terminal):
+            what = "seqs" if last > MAX_SEQ else f"{MAX_LOG} bytes"
+            raise LifecycleError(
+                "Limit", f"{printable(self._paths.events)}: all {what} are used up"
+            )
+        self._left = None  # until this has ended well, the next one looks again
+        with _Naming(self._paths.seq):
+            if self._system.pwrite(self._lock_fd, encode_seq(last, True), 0) != 21:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._sync(self._lock_fd, self._paths.seq)
+        try:
+            self._files.write(self._fd, data)
+        except OSError:
+            self._truncate(size)
+            self.settle(size)
+            raise
+        self._sync(self._fd, self._paths.events)
+        self._base = last
+        self.last = decode("event", data[data.rfind(b"\n", 0, -1) + 1 : -1])
+        self.settle(size + len(data))
+        return first, last
+
+    def settle(self, size: int) -> None:
+        """Write `0N`. A failure is no error: with `+N` the next writer looks at the log."""
+        text = encode_seq(self._base, False)
+        try:
+            if self._system.pwrite(self._lock_fd, text, 0) == len(text):
+                if self._system.fstat(self._lock_fd).st_size != len(text):
+                    self._system.ftruncate(self._lock_fd, len(text))
+                self._left = (text, size)
+        except OSError:
+            self._left = None
+
+    def _truncate(self, size: int) -> None:
+        try:
+            self._system.ftruncate(self._fd, size)
+        except OSError as error:
+            self._give_up(self._paths.events, error)
+        self._sync(self._fd, self._paths.events)
+
+    def _sync(self, fd: int, path: str) -> None:
+        try:
+            self._system.fdatasync(fd)
+        except OSError as error:
+            self._give_up(path, error)
+
+    def _give_up(self, path: str, error: OSError) -> NoReturn:
+        """A failed sync is final: the kernel reports it once and forgets what was not written."""
+        self._poison = LifecycleError("IOFailed", f"{printable(path)}: {error.strerror}")
+        raise self._poison from error
+
+    def repair(self) -> int:
+        """Set every bad line aside and make the sequence file exact. Returns the pieces cut."""
+        self._acquire()
+        try:
+            size = self._system.fstat(self._fd).st_size
+            log = self._files.read_at(self._fd, 0, size)
+            _, in_flight = parse_seq(self._files.read_at(self._lock_fd, 0, 64))
+            good, bad = sift(log, in_flight)
+            if bad:
+                self._save_torn(bad, is_needed=True)
+                data = b"".join(line + b"\n" for line in good)
+                if log.startswith(data):
+                    self._truncate(len(data))
+                else:
+                    self._files.replace(self._paths.events, data)
+        finally:
+            self.__exit__()
+        self._forget()
+        with self:
+            self.settle(self._system.fstat(self._fd).st_size)
+        return len(bad)
+
+    def _save_torn(self, pieces: Sequence[bytes], is_needed: bool) -> None:
+        """Keep what is cut from the log, a piece a line, for who wants to look at it.
+
+        is_needed: a failure is an error; else nobody was told that the bytes exist, and a full
+        disk must not stop who comes to report that.
+        """
+        try:
+            fd, _ = self._files.open(f"{self._paths.events}.torn", os.O_APPEND)
+            try:
+                self._files.write(fd, b"".join(piece + b"\n" for piece in pieces))
+                self._system.fsync(fd)
+            finally:
+                self._system.close(fd)
+        except OSError:
+            if is_needed:
+                raise
+
+
+class Journal:
+    """The one writer of a run's lifecycle artifacts. Not for use by several threads at once.
+
+    where: a directory, or Paths. strict: refuse states out of order and anything after the
+    result, as builds do; else any order is taken, as older helpers did. mode: of the files.
+    system: the module os, or what stands in for it in a test.
+
+    Promise: when a method returns, what it wrote survives a kill and a power loss (as far as the
+    disk honours fdatasync). When it raises, nothing was written; but after a failed sync
+    (IOFailed) nobody can know, and the journal refuses all further events; and a `finish` that
+    raises may be called again, or `recover` completes it. At any moment, also with older helpers
+    at work beside it, the three files are whole for a reader, but for the last line of
+    events.jsonl while it is being written. Every method raises LifecycleError.
+    """
+
+    def __init__(
+        self,
+        where: StrPath | Paths,
+        *,
+        strict: bool = False,
+        mode: int = 0o644,
+        lock_timeout_s: float = 5.0,
+        system: Any = os,
+    ) -> None:
+        self.paths = where if isinstance(where, Paths) else Paths(where)
+        self._strict = strict
+        self._files = _Files(system, mode, lock_timeout_s)
+        self._log = _EventLog(self.paths, self._files)
+        self._boot_id = boot_id()
+        self._reserve = os.path.join(self.paths.directory, ".reserve")
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Nothing is lost without it."""
+        self._log.close()
+
+    def append(self, kind: str, message: str, details: Any = None) -> int:
+        """Append one event; returns its seq."""
+        return self.append_many([(kind, message, details)])[1]
+
+    def append_many(self, items: Sequence[tuple[str, str, Any]]) -> tuple[int, int]:
+        """Append events (kind, message, details), all or none; returns the first and last seq."""
+        bodies = [_event_body(*item, self._boot_id) for item in items]
+        size = sum(len(body) + 40 for body in bodies)
+        if not bodies or size > MAX_BATCH:
+            text = f"{len(bodies)} events of {size} bytes at once; 1 to {MAX_BATCH} bytes are taken"
+            raise LifecycleError("TooLarge" if bodies else "InvalidArgument", text)
+        kinds = [item[0] for item in items]
+        is_terminal = all(kind in _ENDS for kind in kinds)
+        with _Naming(self.paths.events), self._log as log:
+            if self._strict:
+                self._check_order(log.last["kind"] if log.last else None, kinds)
+            return self._append(log, bodies, is_terminal)
+
+    def write_status(self, state: str, message: str, details: Any = None) -> None:
+        """Replace status.json."""
+        _check_known("state", state, STATES)
+        status = self._status(state, message, details)
+        self._replace(self.paths.status, status, lambda: self._check_status_order(state))
+
+    def write_result(self, status: str, exit_code: int, message: str, details: Any = None) -> None:
+        """Replace result.json. With strict a second, different result is AlreadyFinished."""
+        result = _result(status, exit_code, _now(), message, details)
+        self._replace(self.paths.result, result, lambda: self._check_second(result))
+
+    def finish(self, status: str, exit_code: int, message: str, details: Any = None) -> int:
+        """End a run: terminal event, result.json, status.json, in this order (invariant I9).
+
+        details: None or a dict. The event's details hold the exit code too, so that it alone is
+        enough for `recover` to complete the other two. The same call again completes what is
+        missing; a different one is AlreadyFinished. Returns the terminal event's seq.
+        """
+        if details is not None and not isinstance(details, dict):
+            raise LifecycleError("InvalidArgument", "details of a result are not an object")
+        facts = {name: value for name, value in (details or {}).items() if name != "exit_code"}
+        wanted = _result(status, exit_code, _now(), message, facts or None)
+        body = _event_body(status, message, {**facts, "exit_code": exit_code}, self._boot_id)
+        with _Naming(self.paths.events), self._log as log:
+            verdict = result_of(log.last)
+            if verdict is None:
+                self._check_second(wanted)
+                self._append(log, [body], is_terminal=True)
+            elif not _is_same_result(verdict, wanted):
+                raise LifecycleError("AlreadyFinished", f"the run is {verdict['status']} already")
+            self._complete(verdict or wanted)
+            return int(log.last["seq"]) if log.last else 0
+
+    def reserve(self) -> None:
+        """Set disk space aside for the last words of a run, for when the disk is full."""
+        with _Naming(self._reserve):
+            fd, _ = self._files.open(self._reserve)
+            try:
+                self._files.system.posix_fallocate(fd, 0, RESERVE)
+            finally:
+                self._files.system.close(fd)
+
+    def recover(self, lost: str | None = None) -> dict[str, Any]:
+        """Put the artifacts of dead writers in order.
+
+        Sets bad lines and unreadable documents aside (`*.torn`), makes the sequence file exact,
+        and completes what a killed `finish` left. lost: the caller knows that the run's owner is
+        dead; a run without a verdict is then ended as failed with this message.
+        Returns {"set_aside": pieces cut, "completed": [file names written]}.
+        """
+        completed: list[str] = []
+        with _Naming(self.paths.events):
+            if lost is None:
+                os.stat(self.paths.events)  # never make what is not there
+            aside = self._set_aside(self.paths.status, "status")
+            aside += self._set_aside(self.paths.result, "result")
+            aside += self._log.repair()
+            with self._log as log:
+                verdict = result_of(log.last) or self._read(self.paths.result, "result")
+                if verdict is not None:
+                    completed = self._complete(verdict)
+        if lost is not None and verdict is None:
+            self.finish("failed", 137, lost, {"event": "engine.lost"})
+            completed = ["events.jsonl", "result.json", "status.json"]
+        return {"set_aside": aside, "completed": completed}
+
+    def _append(
+        self, log: _EventLog, bodies: Sequence[bytes], is_terminal: bool
+    ) -> tuple[int, int]:
+        try:
+            return log.append(bodies, is_terminal)
+        except OSError as error:
+            self._free_reserve(error, is_terminal)
+        return log.append(bodies, is_terminal)
+
+    def _replace(self, path: str, fields: Any, check: Callable[[], None] | None = None) -> None:
+        data = json.dumps(fields, indent=2).encode("ascii") + b"\n"
+        check = check if self._strict else None
+        with _Naming(path):
+            try:
+                return self._files.replace(path, data, check)
+            except OSError as error:
+                self._free_reserve(error, is_terminal=True)
+            return self._files.replace(path, data, check)
+
+    def _free_reserve(self, error: OSError, is_terminal: bool) -> None:
+        """Free the space that was set aside if a terminal record finds none; else raise again."""
+        if error.errno not in _NO_SPACE or not is_terminal or not os.path.exists(self._reserve):
+            raise error
+        self._files.system.unlink(self._reserve)
+
+    def _complete(self, verdict: dict[str, Any]) -> list[str]:
+        """Write what is missing of a run's end, under the log's lock. Returns the file names."""
+        completed = []
+        if self._read(self.paths.result, "result") is None:
+            self._replace(self.paths.result, verdict)
+            completed.append(os.path.basename(self.paths.result))
+        if self._state() not in _ENDS:
+            status = self._status(verdict["status"], verdict["message"], verdict.get("details"))
+            self._replace(self.paths.status, status)
+            completed.append(os.path.basename(self.paths.status))
+        return completed
+
+    def _status(self, state: str, message: str, details: Any) -> dict[str, Any]:
+        times = {"updated_at": _now(), "message": message, "boot_id": self._boot_id}
+        return _document(details, {"state": state, **times})
+
+    def _state(self) -> str | None:
+        """The state in status.json; None if it is not there or unreadable: it tells no order."""
+        try:
+            status = self._read(self.paths.status, "status")
+        except LifecycleError:
+            return None
+        return status["state"] if status else None
+
+    def _set_aside(self, path: str, kind: str) -> int:
+        try:
+            self._read(path, kind)
+        except LifecycleError:
+            self._files.system.replace(path, f"{path}.torn")
+            self._files.sync_directory(_directory(path))
+            return 1
+        return 0
+
+    def _read(self, path: str, kind: str) -> dict[str, Any] | None:
+        data = self._files.read(path)
+        return None if data is None else decode(kind, data)
+
+    def _check_order(self, previous: str | None, states: Sequence[str]) -> None:
+        is_over = os.path.exists(self.paths.result)
+        for state in states:
+            if is_over and state not in _OBSERVED_END:
+                raise LifecycleError("AlreadyFinished", f"{state} after the result")
+            check_transition(previous, state)
+            previous = state
+
+    def _check_status_order(self, state: str) -> None:
+        previous = self._state()
+        if previous != state:
+            self._check_order(previous, [state])
+
+    def _check_second(self, result: dict[str, Any]) -> None:
+        before = self._read(self.paths.result, "result")
+        if before is not None and not _is_same_result(before, result):
+            raise LifecycleError("AlreadyFinished", f"the result is {before['status']} already")
+
+
+# --- the command line of the guest helper --------------------------------------------------------
+
+
+def _make_parser(prog: str) -> argparse.ArgumentParser:
+    import argparse  # only the command line needs it; hosts that import this file do not
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    parser = Parser(prog=prog, description="Write pika-cloud lifecycle artifacts durably.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, path, word, known, text in (
+        ("status", "--status-path", "--state", STATES, "replace status.json"),
+        ("event", "--events-path", "--kind", STATES, "append one event to events.jsonl"),
+        ("result", "--result-path", "--status", RESULT_STATUSES, "replace result.json"),
+        ("recover", "--events-path", "", (), "put the files of killed writers in order"),
+    ):
+        command = verbs.add_parser(verb, help=text, description=text)
+        command.add_argument(path, required=True, metavar="PATH")
+        if path == "--events-path":
+            command.add_argument("--seq-path", metavar="PATH", help="default: EVENTS_PATH.seq")
+        if word:
+            command.add_argument(word, required=True, choices=known, dest="word")
+            command.add_argument("--message", required=True)
+            command.add_argument("--details-json", metavar="JSON", help="more facts, any JSON")
+            command.add_argument(
+                "--strict", action="store_true", help="refuse what is out of order"
+            )
+        if verb == "result":
+            command.add_argument("--exit-code", required=True, type=int, metavar="N")
+        command.add_argument("--mode", default="0644", help="of new files (default: %(default)s)")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    given = vars(arguments)
+    try:
+        mode = int(given["mode"], 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        message = f"--mode {ascii(given['mode'])[:60]} is not an octal file mode such as 0644"
+        raise LifecycleError("InvalidArgument", message)
+    names = ("events", "seq", "status", "result")
+    files = {name: given.get(f"{name}_path") for name in names}
+    directory = _directory(next(path for path in files.values() if path))
+    text = given.get("details_json")
+    details = None if text is None else parse_details(text)
+    with Journal(
+        Paths(directory, **files), strict=given.get("strict", False), mode=mode
+    ) as journal:
+        if arguments.verb == "status":
+            journal.write_status(arguments.word, arguments.message, details)
+        elif arguments.verb == "event":
+            journal.append(arguments.word, arguments.message, details)
+        elif arguments.verb == "result":
+            journal.write_result(arguments.word, arguments.exit_code, arguments.message, details)
+        else:
+            done = journal.recover()
+            print(f"set aside: {done['set_aside']}; completed: {', '.join(done['completed']) or 0}")
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "pika-cloud-lifecycle") -> int:
+    """The command line. Returns 0 done, 1 the disk or a file failed, 2 bad argument."""
+    try:
+        _run(_make_parser(prog).parse_args(argv))
+    except LifecycleError as error:
+        print(f"{prog}: {error.name}: {error}", file=sys.stderr)
+        return 2 if error.is_bad_argument else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
