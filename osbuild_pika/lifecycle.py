@@ -51,9 +51,10 @@ MAX_DETAILS_DEPTH = 64
 MAX_EVENT = 120 * 1024  # bytes of one line
 MAX_BATCH = 256 * 1024  # bytes of one write; see judge_tail for why it is bounded
 MAX_LOG = 16 * 1024 * 1024  # bytes of events.jsonl after which only terminal events are taken
-MAX_DOCUMENT = 1024 * 1024  # bytes of a status.json or result.json that we read
+MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a status.json or result.json; indenting makes them long
 MAX_SEQ = 10**19 - 1  # 19 digits are what a sequence file of 21 bytes holds
 TAIL = 64 * 1024  # bytes at the end of a log that a new writer reads line by line
+MARK = 64  # bytes at the end of a log by which its writer knows it again: the last event's seq
 RESERVE = 128 * 1024  # bytes kept free for the last words of a run
 
 _RUNNING = ("requested", "provisioning", "booted", "starting", "ready")  # in their order
@@ -108,8 +109,10 @@ def _float(digits: str) -> float:
 
 
 def _int(digits: str) -> int | float:
-    # serde_json reads -0 and integers beyond 64 bits as floats.
-    return _float(digits) if digits == "-0" or len(digits) > 300 else int(digits)
+    # serde_json reads -0 and integers beyond 64 bits as floats, and refuses what is no float.
+    if len(digits) > 300:
+        _float(digits)
+    return -0.0 if digits == "-0" else int(digits)
 
 
 _DECODER = json.JSONDecoder(
@@ -359,7 +362,8 @@ def result_of(event: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _is_same_result(one: dict[str, Any], other: dict[str, Any]) -> bool:
     names = ("status", "exit_code", "message", "details")
-    return all(one.get(name) == other.get(name) for name in names)
+    ours, theirs = ([result.get(name) for name in names] for result in (one, other))
+    return json.dumps(ours, sort_keys=True) == json.dumps(theirs, sort_keys=True)
 
 
 def encode_seq(last: int, in_flight: bool) -> bytes:
@@ -393,35 +397,30 @@ def find_hole(log: bytes, in_flight: bool) -> int:
     return len(log) if hole < 0 else log.rfind(b"\n", 0, hole) + 1
 
 
-def judge_tail(tail: bytes, in_flight: bool) -> tuple[dict[str, Any] | None, int]:
+def judge_tail(tail: bytes, in_flight: bool) -> tuple[list[dict[str, Any]], int]:
     """Say which bytes at the end of an event log belong to a dead writer.
 
     tail: the end of events.jsonl, from the start of a line.
     in_flight: the sequence file says that a batch was being written.
-    Returns (the event with the highest seq, None if there is none; how many bytes to keep).
-    Bytes after the last newline, and lines at the end that are no events, are of a writer that
-    died in mid-append: nobody was told that they exist. A bad line before a good one is nobody's
-    to cut: LifecycleError Corrupt.
+    Returns (the events in it, how many bytes to keep). Bytes after the last newline, and lines at
+    the end that are no events, are of a writer that died in mid-append: nobody was told that they
+    exist. A bad line before a good one is nobody's to cut: LifecycleError Corrupt.
     """
-    tail = tail[: find_hole(tail, in_flight)]
-    last: dict[str, Any] | None = None
+    events: list[dict[str, Any]] = []
     offset = keep = 0
     is_bad = False
-    for line in tail.split(b"\n")[:-1]:
+    for line in tail[: find_hole(tail, in_flight)].split(b"\n")[:-1]:
         offset += len(line) + 1
-        if line.strip():
-            event = _event_or_none(line)
-            if event is None:
-                is_bad = True
-                continue
+        event = _event_or_none(line)
+        if event is not None:
             if is_bad:
                 message = "a bad line stands before good ones; run `recover` to set it aside"
                 raise LifecycleError("Corrupt", message)
-            if last is None or event["seq"] > last["seq"]:
-                last = event
+            events.append(event)
+        is_bad = is_bad or (event is None and bool(line.strip()))
         if not is_bad:
             keep = offset
-    return last, keep
+    return events, keep
 
 
 def _event_or_none(line: bytes) -> dict[str, Any] | None:
@@ -468,11 +467,19 @@ class Paths:
         status: StrPath | None = None,
         result: StrPath | None = None,
     ) -> None:
+        def path(given: StrPath | None, name: str) -> str:
+            return os.path.join(self.directory, name) if given is None else os.fspath(given)
+
         self.directory = os.fspath(directory) or "."
-        self.events = os.fspath(events or os.path.join(self.directory, "events.jsonl"))
-        self.seq = os.fspath(seq or f"{self.events}.seq")
-        self.status = os.fspath(status or os.path.join(self.directory, "status.json"))
-        self.result = os.fspath(result or os.path.join(self.directory, "result.json"))
+        self.events = path(events, "events.jsonl")
+        self.seq = os.fspath(f"{self.events}.seq" if seq is None else seq)
+        self.status = path(status, "status.json")
+        self.result = path(result, "result.json")
+        for name in (self.events, self.seq, self.status, self.result):
+            if not os.path.basename(name) or "\0" in name or not _is_encodable(name):
+                raise LifecycleError("InvalidArgument", f"{ascii(name)[:60]} is no path of a file")
+        if os.path.abspath(self.events) == os.path.abspath(self.seq):
+            raise LifecycleError("InvalidArgument", "the log cannot be its own sequence file")
 
 
 class _Naming:
@@ -496,6 +503,13 @@ def printable(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
+def _is_encodable(path: str) -> bool:
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False
+
+
 def _directory(path: str) -> str:
     return os.path.dirname(path) or "."
 
@@ -505,7 +519,7 @@ def lock_file(fd: int, timeout_s: float) -> bool:
 
     Older helpers queue for the lock inside the kernel, and one who only polls starves behind
     them; so a thread queues for us. If we give up, it lives on until it gets the lock, and
-    drops it at once with its own descriptor.
+    drops it with its own descriptor; so the caller has to close `fd` then.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -566,7 +580,12 @@ class _Files:
                 fd = self.system.open(path, flags | os.O_CREAT | os.O_EXCL, self._mode)
             except FileExistsError:
                 continue  # somebody else was faster
-            self.system.fchmod(fd, self._mode)  # whatever the umask is
+            try:
+                self.system.fchmod(fd, self._mode)  # whatever the umask is
+            except BaseException:
+                self.system.close(fd)
+                self.system.unlink(path)
+                raise
             return fd, True
 
     def open_locked(self, path: str) -> int:
@@ -682,6 +701,7 @@ class _EventLog:
 
     def __init__(self, paths: Paths, files: _Files) -> None:
         self.last: dict[str, Any] | None = None  # event with the highest seq; None: no event
+        self.verdict: dict[str, Any] | None = None  # the result.json that the log stands for
         self._paths = paths
         self._files = files
         self._system = files.system
@@ -689,6 +709,7 @@ class _EventLog:
         self._fd = -1
         self._base = 0  # the highest seq that is used up
         self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
+        self._mark = b""  # what stood at the log's end then: it is still the same log
         self._poison: LifecycleError | None = None
 
     def __enter__(self) -> _EventLog:
@@ -710,20 +731,20 @@ class _EventLog:
             raise LifecycleError(self._poison.name, f"{self._poison}; start a new writer")
         files, paths = self._files, self._paths
         files.check_regular(paths.events)  # before a sequence file is left beside it
-        if self._lock_fd >= 0:
-            files.lock(self._lock_fd, paths.seq)
-            if not files.is_at(self._lock_fd, paths.seq):
-                self.close()
-        if self._lock_fd < 0:
-            self._lock_fd = files.open_locked(paths.seq)
         is_new = False
         try:
+            if self._lock_fd >= 0:
+                files.lock(self._lock_fd, paths.seq)
+                if not files.is_at(self._lock_fd, paths.seq):
+                    self.close()
+            if self._lock_fd < 0:
+                self._lock_fd = files.open_locked(paths.seq)
             if self._fd >= 0 and not files.is_at(self._fd, paths.events):
                 self._close_log()
             if self._fd < 0:
                 self._fd, is_new = files.open(paths.events, os.O_APPEND)
         except BaseException:
-            self.__exit__()
+            self.close()  # a thread that still waits for the lock must not get it for us
             raise
         return is_new
 
@@ -741,8 +762,16 @@ class _EventLog:
 
     def _forget(self) -> None:
         self._left = None
+        self._mark = b""
         self._base = 0
-        self.last = None
+        self.last = self.verdict = None
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if self.last is None or event["seq"] > self.last["seq"]:
+            self.last = event
+            self._base = max(self._base, event["seq"])
+        if event["kind"] not in _OBSERVED_END:  # they come after a verdict, the rest starts anew
+            self.verdict = result_of(event)
 
     def _look(self, is_new: bool) -> None:
         """Find the last event and the highest seq; cut what a dead writer left."""
@@ -750,35 +779,45 @@ class _EventLog:
         size = self._system.fstat(self._fd).st_size
         if self._left == (seq_text, size):
             return
-        if self._left is None or size < self._left[1]:
-            self._forget()
-            if len(seq_text) != 21 or not size:
-                # A writer of ours has not been here before: names must outlive a power loss.
-                for directory in sorted(
-                    {_directory(self._paths.seq), _directory(self._paths.events)}
-                ):
-                    self._files.sync_directory(directory)
         used, in_flight = parse_seq(seq_text)
-        if self._left is None:
-            start, tail, last, keep = self._judge_end(size, in_flight)
-        else:  # others wrote behind us: all before is known to be good
-            start = self._left[1]
-            tail = self._files.read_at(self._fd, start, size - start)
-            last, keep = judge_tail(tail, in_flight)
+        tail = self._news(size)
+        try:
+            if tail is not None and self._left is not None:
+                start = self._left[1]
+                events, keep = judge_tail(tail, in_flight)
+            else:
+                self._forget()
+                if in_flight or len(seq_text) != 21 or not size:
+                    # No writer of ours has ended well here: names must outlive a power loss.
+                    for path in {_directory(self._paths.seq), _directory(self._paths.events)}:
+                        self._files.sync_directory(path)
+                start, tail, events, keep = self._judge_end(size, in_flight)
+        except LifecycleError as error:
+            raise LifecycleError(error.name, f"{printable(self._paths.events)}: {error}") from None
         self._left = None
         if keep < len(tail):
             self._save_torn([tail[keep:]], is_needed=False)
             self._truncate(start + keep)
-        if last is not None and (self.last is None or last["seq"] > self.last["seq"]):
-            self.last = last
-        self._base = max(self._base, self.last["seq"] if self.last else 0)
-        # `+N` was written to an existing log, so all that is used up stands in it, unless the
-        # log was taken away since. An unreadable sequence file counts as none.
+        elif in_flight:  # its writer may have died before its sync: now it may be built upon
+            self._sync(self._fd, self._paths.events)
+        self._mark = (self._mark + tail[:keep])[-MARK:]
+        for event in events:
+            self._note(event)
+        # Beside `+N` all seqs that are used up stand in the log, unless it was taken away since.
+        # An unreadable sequence file counts as none.
         if used is not None and (is_new or not in_flight):
             self._base = max(self._base, used)
         self._left = (seq_text, start + keep)
 
-    def _judge_end(self, size: int, in_flight: bool) -> tuple[int, bytes, Any, int]:
+    def _news(self, size: int) -> bytes | None:
+        """What others appended since we left; None if this is not the log that we left."""
+        if self._left is None:
+            return None
+        start = self._left[1] - len(self._mark)
+        data = self._files.read_at(self._fd, start, size - start)
+        return data[len(self._mark) :] if data.startswith(self._mark) else None
+
+    def _judge_end(self, size: int, in_flight: bool) -> tuple[int, bytes, list[Any], int]:
         """Judge as much of the log's end as it takes to find an event.
 
         Returns (offset of what was judged, its bytes, and what judge_tail says of them).
@@ -791,9 +830,9 @@ class _EventLog:
             hole = data.find(b"\0", 0, begin)
             begin = data.rfind(b"\n", 0, begin if hole < 0 else hole) + 1
             if begin or not offset:
-                last, keep = judge_tail(data[begin:], in_flight)
-                if last is not None or not offset + begin:
-                    return offset + begin, data[begin:], last, keep
+                events, keep = judge_tail(data[begin:], in_flight)
+                if events or not offset + begin:
+                    return offset + begin, data[begin:], events, keep
             span *= 2
 
     def append(self, bodies: Sequence[bytes], is_terminal: bool) -> tuple[int, int]:
@@ -812,10 +851,11 @@ class _EventLog:
                 "Limit", f"{printable(self._paths.events)}: all {what} are used up"
             )
         self._left = None  # until this has ended well, the next one looks again
-        with _Naming(self._paths.seq):
-            if self._system.pwrite(self._lock_fd, encode_seq(last, True), 0) != 21:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._sync(self._lock_fd, self._paths.seq)
+        # If somebody took the events away, an empty log does not say that no seq is used up.
+        in_flight = self.last is not None or not self._base
+        if self._system.pwrite(self._lock_fd, encode_seq(last, in_flight), 0) != 21:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._paths.seq)
+        self._sync(self._lock_fd, self._paths.seq)
         try:
             self._files.write(self._fd, data)
         except OSError:
@@ -823,8 +863,8 @@ class _EventLog:
             self.settle(size)
             raise
         self._sync(self._fd, self._paths.events)
-        self._base = last
-        self.last = decode("event", data[data.rfind(b"\n", 0, -1) + 1 : -1])
+        self._note(decode("event", data[data.rfind(b"\n", 0, -1) + 1 : -1]))
+        self._mark = data[-MARK:]
         self.settle(size + len(data))
         return first, last
 
@@ -861,17 +901,18 @@ class _EventLog:
         """Set every bad line aside and make the sequence file exact. Returns the pieces cut."""
         self._acquire()
         try:
-            size = self._system.fstat(self._fd).st_size
-            log = self._files.read_at(self._fd, 0, size)
-            _, in_flight = parse_seq(self._files.read_at(self._lock_fd, 0, 64))
-            good, bad = sift(log, in_flight)
+            log = self._files.read_at(self._fd, 0, self._system.fstat(self._fd).st_size)
+            seq_text = self._files.read_at(self._lock_fd, 0, 64)
+            good, bad = sift(log, parse_seq(seq_text)[1])
+            data = b"".join(line + b"\n" for line in good)
             if bad:
                 self._save_torn(bad, is_needed=True)
-                data = b"".join(line + b"\n" for line in good)
-                if log.startswith(data):
-                    self._truncate(len(data))
-                else:
-                    self._files.replace(self._paths.events, data)
+            if bad and log.startswith(data):
+                self._truncate(len(data))
+            elif bad:
+                # One byte more than ours has: who comes after a kill syncs the new log's name.
+                self._system.pwrite(self._lock_fd, seq_text.ljust(21, b"\n")[:21] + b"\n", 0)
+                self._files.replace(self._paths.events, data)
         finally:
             self.__exit__()
         self._forget()
@@ -960,7 +1001,9 @@ class Journal:
         """Replace status.json."""
         _check_known("state", state, STATES)
         status = self._status(state, message, details)
-        self._replace(self.paths.status, status, lambda: self._check_status_order(state))
+        self._replace(
+            self.paths.status, status, lambda: self._check_status_order(state), state in _ENDS
+        )
 
     def write_result(self, status: str, exit_code: int, message: str, details: Any = None) -> None:
         """Replace result.json. With strict a second, different result is AlreadyFinished."""
@@ -980,21 +1023,27 @@ class Journal:
         wanted = _result(status, exit_code, _now(), message, facts or None)
         body = _event_body(status, message, {**facts, "exit_code": exit_code}, self._boot_id)
         with _Naming(self.paths.events), self._log as log:
-            verdict = result_of(log.last)
-            if verdict is None:
+            if log.verdict is None:
                 self._check_second(wanted)
+                if self._strict:
+                    self._check_order(log.last["kind"] if log.last else None, [status])
                 self._append(log, [body], is_terminal=True)
-            elif not _is_same_result(verdict, wanted):
-                raise LifecycleError("AlreadyFinished", f"the run is {verdict['status']} already")
-            self._complete(verdict or wanted)
+            elif not _is_same_result(log.verdict, wanted):
+                message = f"the run is {log.verdict['status']} already"
+                raise LifecycleError("AlreadyFinished", message)
+            self._complete(log.verdict or wanted)
             return int(log.last["seq"]) if log.last else 0
 
     def reserve(self) -> None:
         """Set disk space aside for the last words of a run, for when the disk is full."""
         with _Naming(self._reserve):
-            fd, _ = self._files.open(self._reserve)
+            fd, is_new = self._files.open(self._reserve)
             try:
                 self._files.system.posix_fallocate(fd, 0, RESERVE)
+            except OSError:
+                if is_new:
+                    self._files.system.unlink(self._reserve)
+                raise
             finally:
                 self._files.system.close(fd)
 
@@ -1014,7 +1063,7 @@ class Journal:
             aside += self._set_aside(self.paths.result, "result")
             aside += self._log.repair()
             with self._log as log:
-                verdict = result_of(log.last) or self._read(self.paths.result, "result")
+                verdict = log.verdict or self._read(self.paths.result, "result")
                 if verdict is not None:
                     completed = self._complete(verdict)
         if lost is not None and verdict is None:
@@ -1031,14 +1080,20 @@ class Journal:
             self._free_reserve(error, is_terminal)
         return log.append(bodies, is_terminal)
 
-    def _replace(self, path: str, fields: Any, check: Callable[[], None] | None = None) -> None:
+    def _replace(
+        self,
+        path: str,
+        fields: dict[str, Any],
+        check: Callable[[], None] | None = None,
+        is_terminal: bool = True,
+    ) -> None:
         data = json.dumps(fields, indent=2).encode("ascii") + b"\n"
         check = check if self._strict else None
         with _Naming(path):
             try:
                 return self._files.replace(path, data, check)
             except OSError as error:
-                self._free_reserve(error, is_terminal=True)
+                self._free_reserve(error, is_terminal)
             return self._files.replace(path, data, check)
 
     def _free_reserve(self, error: OSError, is_terminal: bool) -> None:
@@ -1053,10 +1108,14 @@ class Journal:
         if self._read(self.paths.result, "result") is None:
             self._replace(self.paths.result, verdict)
             completed.append(os.path.basename(self.paths.result))
-        if self._state() not in _ENDS:
+        else:  # who renamed it may have died before its name was durable
+            self._files.sync_directory(_directory(self.paths.result))
+        if self._state() not in (verdict["status"], *_OBSERVED_END):
             status = self._status(verdict["status"], verdict["message"], verdict.get("details"))
             self._replace(self.paths.status, status)
             completed.append(os.path.basename(self.paths.status))
+        else:
+            self._files.sync_directory(_directory(self.paths.status))
         return completed
 
     def _status(self, state: str, message: str, details: Any) -> dict[str, Any]:
@@ -1082,10 +1141,13 @@ class Journal:
 
     def _read(self, path: str, kind: str) -> dict[str, Any] | None:
         data = self._files.read(path)
-        return None if data is None else decode(kind, data)
+        try:
+            return None if data is None else decode(kind, data)
+        except LifecycleError as error:
+            raise LifecycleError(error.name, f"{printable(path)}: {error}; run `recover`") from None
 
     def _check_order(self, previous: str | None, states: Sequence[str]) -> None:
-        is_over = os.path.exists(self.paths.result)
+        is_over = self._read(self.paths.result, "result") is not None
         for state in states:
             if is_over and state not in _OBSERVED_END:
                 raise LifecycleError("AlreadyFinished", f"{state} after the result")
@@ -1094,7 +1156,10 @@ class Journal:
 
     def _check_status_order(self, state: str) -> None:
         previous = self._state()
-        if previous != state:
+        result = self._read(self.paths.result, "result")
+        if result is not None and state == result["status"]:  # it comes last, see finish
+            check_transition(None if previous == state else previous, state)
+        elif previous != state:
             self._check_order(previous, [state])
 
     def _check_second(self, result: dict[str, Any]) -> None:
@@ -1106,14 +1171,23 @@ class Journal:
 # --- the command line of the guest helper --------------------------------------------------------
 
 
-def _make_parser(prog: str) -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     import argparse  # only the command line needs it; hosts that import this file do not
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+            self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
 
-    parser = Parser(prog=prog, description="Write pika-cloud lifecycle artifacts durably.")
+    # Ours are parsed apart: abbreviations that older helpers took must not become ambiguous.
+    ours = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    ours.add_argument("--strict", action="store_true")
+    ours.add_argument("--mode", default="0644")
+    parser = Parser(
+        prog=prog,
+        description="Write pika-cloud lifecycle artifacts durably.",
+        epilog="Every VERB also takes --strict (refuse what is out of order) and --mode OCTAL (of"
+        " the files; default 0644).",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, path, word, known, text in (
         ("status", "--status-path", "--state", STATES, "replace status.json"),
@@ -1121,7 +1195,7 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
         ("result", "--result-path", "--status", RESULT_STATUSES, "replace result.json"),
         ("recover", "--events-path", "", (), "put the files of killed writers in order"),
     ):
-        command = verbs.add_parser(verb, help=text, description=text)
+        command = verbs.add_parser(verb, help=text, description=text, epilog=parser.epilog)
         command.add_argument(path, required=True, metavar="PATH")
         if path == "--events-path":
             command.add_argument("--seq-path", metavar="PATH", help="default: EVENTS_PATH.seq")
@@ -1129,13 +1203,10 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
             command.add_argument(word, required=True, choices=known, dest="word")
             command.add_argument("--message", required=True)
             command.add_argument("--details-json", metavar="JSON", help="more facts, any JSON")
-            command.add_argument(
-                "--strict", action="store_true", help="refuse what is out of order"
-            )
         if verb == "result":
             command.add_argument("--exit-code", required=True, type=int, metavar="N")
-        command.add_argument("--mode", default="0644", help="of new files (default: %(default)s)")
-    return parser
+    given, rest = ours.parse_known_args(argv)
+    return parser.parse_args(rest, given)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -1149,12 +1220,10 @@ def _run(arguments: argparse.Namespace) -> None:
         raise LifecycleError("InvalidArgument", message)
     names = ("events", "seq", "status", "result")
     files = {name: given.get(f"{name}_path") for name in names}
-    directory = _directory(next(path for path in files.values() if path))
+    directory = _directory(next(path for path in files.values() if path is not None))
     text = given.get("details_json")
     details = None if text is None else parse_details(text)
-    with Journal(
-        Paths(directory, **files), strict=given.get("strict", False), mode=mode
-    ) as journal:
+    with Journal(Paths(directory, **files), strict=arguments.strict, mode=mode) as journal:
         if arguments.verb == "status":
             journal.write_status(arguments.word, arguments.message, details)
         elif arguments.verb == "event":
@@ -1169,7 +1238,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None, prog: str = "pika-cloud-lifecycle") -> int:
     """The command line. Returns 0 done, 1 the disk or a file failed, 2 bad argument."""
     try:
-        _run(_make_parser(prog).parse_args(argv))
+        _run(_parse(argv, prog))
     except LifecycleError as error:
         print(f"{prog}: {error.name}: {error}", file=sys.stderr)
         return 2 if error.is_bad_argument else 1
