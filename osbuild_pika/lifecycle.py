@@ -110,9 +110,8 @@ def _float(digits: str) -> float:
 
 def _int(digits: str) -> int | float:
     # serde_json reads -0 and integers beyond 64 bits as floats, and refuses what is no float.
-    if len(digits) > 300:
-        _float(digits)
-    return -0.0 if digits == "-0" else int(digits)
+    value = _float(digits)
+    return value if digits == "-0" else int(digits)
 
 
 _DECODER = json.JSONDecoder(
@@ -246,20 +245,15 @@ def check_details(value: Any, depth: int = 0) -> None:
         _check_text("a value of details", value)
 
 
-def _check_text(what: str, text: Any) -> int:
-    """Return the text's length in bytes of UTF-8."""
+def _check_text(what: str, text: Any, limit: int | None = None) -> None:
     if not isinstance(text, str):
         raise LifecycleError("InvalidArgument", f"{what} is a {type(text).__name__}, not a string")
     try:
-        return len(text.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise LifecycleError("InvalidArgument", f"{what} is not valid Unicode") from None
-
-
-def _check_message(message: Any) -> None:
-    size = _check_text("message", message)
-    if size > MAX_MESSAGE:
-        raise LifecycleError("TooLarge", f"message has {size} bytes; at most {MAX_MESSAGE}")
+        size = len(_encode(text))
+    except ValueError as error:
+        raise LifecycleError("InvalidArgument", f"{what} is {error}") from None
+    if limit is not None and size > limit:
+        raise LifecycleError("TooLarge", f"{what} has {size} bytes; at most {limit}")
 
 
 def _check_known(what: str, word: Any, known: Sequence[str]) -> None:
@@ -319,7 +313,7 @@ def boot_id() -> str | None:
 
 def _document(details: Any, head: dict[str, Any]) -> dict[str, Any]:
     """The fields of a document in schema order; those that are None are left out."""
-    _check_message(head["message"])
+    _check_text("message", head["message"], MAX_MESSAGE)
     check_details(details)
     size = len(json.dumps(details))
     if size > MAX_DETAILS:
@@ -397,27 +391,58 @@ def find_hole(log: bytes, in_flight: bool) -> int:
     return len(log) if hole < 0 else log.rfind(b"\n", 0, hole) + 1
 
 
+def part_log(log: bytes, in_flight: bool) -> list[tuple[bytes, dict[str, Any] | None, bytes]]:
+    """Part a log, or its end from the start of a line, into what is good and what is not.
+
+    in_flight: the sequence file says that a batch was being written.
+    Returns for each line (bad piece, event, its bytes without newline): a good line has an event
+    and no bad piece; a bad one no event; and one with both is that of an older helper, which
+    appended its event behind a torn piece and acknowledged it. Last come the bytes after the last
+    newline and what is behind a hole, if there are any, as a bad piece.
+    """
+    hole = find_hole(log, in_flight)
+    *lines, torn = log[:hole].split(b"\n")
+    parts: list[tuple[bytes, dict[str, Any] | None, bytes]] = []
+    for line in lines:
+        event = _event_or_none(line)
+        start = 0 if event is not None else find_glued(line)
+        if start:
+            event = _event_or_none(line[start:])
+        bad = line[:start] if event is not None else line.strip() and line
+        parts.append((bad, event, line[start:]))
+    return parts + [(piece, None, piece) for piece in (torn, log[hole:]) if piece]
+
+
+def find_glued(line: bytes) -> int:
+    """Where in a bad line a whole event begins; 0 if none does."""
+    start = 0
+    for _ in range(8):  # more than an event can hold in its details without meaning harm
+        start = line.find(b'{"schema_version"', start + 1)
+        if start < 0:
+            break
+        if _event_or_none(line[start:]) is not None:
+            return start
+    return 0
+
+
 def judge_tail(tail: bytes, in_flight: bool) -> tuple[list[dict[str, Any]], int]:
     """Say which bytes at the end of an event log belong to a dead writer.
 
-    tail: the end of events.jsonl, from the start of a line.
-    in_flight: the sequence file says that a batch was being written.
     Returns (the events in it, how many bytes to keep). Bytes after the last newline, and lines at
     the end that are no events, are of a writer that died in mid-append: nobody was told that they
-    exist. A bad line before a good one is nobody's to cut: LifecycleError Corrupt.
+    exist. A bad piece before an event is nobody's to cut: LifecycleError Corrupt.
     """
     events: list[dict[str, Any]] = []
     offset = keep = 0
     is_bad = False
-    for line in tail[: find_hole(tail, in_flight)].split(b"\n")[:-1]:
-        offset += len(line) + 1
-        event = _event_or_none(line)
+    for bad, event, line in part_log(tail, in_flight):
+        is_bad = is_bad or bool(bad)
         if event is not None:
             if is_bad:
-                message = "a bad line stands before good ones; run `recover` to set it aside"
+                message = "a bad line stands before a good event; run `recover` to set it aside"
                 raise LifecycleError("Corrupt", message)
             events.append(event)
-        is_bad = is_bad or (event is None and bool(line.strip()))
+        offset += len(line) + 1
         if not is_bad:
             keep = offset
     return events, keep
@@ -428,28 +453,6 @@ def _event_or_none(line: bytes) -> dict[str, Any] | None:
         return decode("event", line)
     except LifecycleError:
         return None
-
-
-def sift(log: bytes, in_flight: bool) -> tuple[list[bytes], list[bytes]]:
-    """Part a whole log into (good lines, bad pieces), both without newlines.
-
-    An older helper that appended behind a torn line glued its own whole event to it: that
-    event was acknowledged, so it is kept and only the piece before it is bad.
-    """
-    good: list[bytes] = []
-    hole = find_hole(log, in_flight)
-    *lines, torn = log[:hole].split(b"\n")
-    bad = [piece for piece in (torn, log[hole:]) if piece]
-    for line in lines:
-        start = max(0, line.rfind(b'{"schema_version"'))
-        if _event_or_none(line) is not None:
-            good.append(line)
-        elif start and _event_or_none(line[start:]) is not None:
-            good.append(line[start:])
-            bad.append(line[:start])
-        elif line.strip():
-            bad.append(line)
-    return good, bad
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -565,7 +568,7 @@ class _Files:
         except FileNotFoundError:
             return
         if not is_regular:
-            raise OSError(errno.EINVAL, "is not a regular file; remove it", path)
+            raise OSError(errno.EINVAL, "is not a regular file", path)
 
     def open(self, path: str, flags: int = 0) -> tuple[int, bool]:
         """Open a file to read and write, making it and its directories. Returns (fd, is new)."""
@@ -603,7 +606,7 @@ class _Files:
 
     def lock(self, fd: int, path: str) -> None:
         if not lock_file(fd, self._lock_timeout_s):
-            message = f"another process has locked it for {self._lock_timeout_s:g} s"
+            message = f"locked by another process; not free within {self._lock_timeout_s:g} s"
             raise LifecycleError("LockTimeout", f"{printable(path)}: {message}")
 
     def is_at(self, fd: int, path: str) -> bool:
@@ -662,7 +665,13 @@ class _Files:
         if self.system.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def replace(self, path: str, data: bytes, check: Callable[[], None] | None = None) -> None:
+    def replace(
+        self,
+        path: str,
+        data: bytes,
+        check: Callable[[], None] | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Put a whole new file at `path`; durable on return, and never half there.
 
         The temporary file has a fixed name, so a killed writer leaves one at most, and it is
@@ -676,7 +685,7 @@ class _Files:
             if check is not None:
                 check()
             self.system.ftruncate(fd, 0)
-            self.system.fchmod(fd, self._mode)
+            self.system.fchmod(fd, self._mode if mode is None else mode)
             self.write(fd, data)
             self.system.fsync(fd)
             self.system.replace(temporary, path)
@@ -709,13 +718,19 @@ class _EventLog:
         self._fd = -1
         self._base = 0  # the highest seq that is used up
         self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
+        self._is_first = False  # an empty log: no seq was used up before
         self._mark = b""  # what stood at the log's end then: it is still the same log
         self._poison: LifecycleError | None = None
 
     def __enter__(self) -> _EventLog:
         is_new = self._acquire()
         try:
-            self._look(is_new)
+            try:
+                self._look(is_new)
+            except LifecycleError as error:
+                if error.name != "Corrupt" or not self._set_aside(only_glued=True):
+                    raise
+                self._look(is_new)
         except BaseException:
             self.__exit__()
             raise
@@ -724,6 +739,18 @@ class _EventLog:
     def __exit__(self, *_: object) -> None:
         if self._lock_fd >= 0:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def repair(self) -> int:
+        """Set every bad line aside, and make the sequence file exact. Returns the pieces cut."""
+        is_new = self._acquire()
+        try:
+            pieces = self._set_aside()
+            self._look(is_new)
+            if self.last is not None or not self._base:  # else see _is_first
+                self.settle(self._system.fstat(self._fd).st_size)
+            return pieces
+        finally:
+            self.__exit__()
 
     def _acquire(self) -> bool:
         """Lock, and open what is at the paths now. Returns whether the log is new."""
@@ -779,6 +806,9 @@ class _EventLog:
         size = self._system.fstat(self._fd).st_size
         if self._left == (seq_text, size):
             return
+        if seq_text.startswith(b"{"):
+            message = f"{printable(self._paths.seq)}: this is no sequence file; name another path"
+            raise LifecycleError("Corrupt", message)
         used, in_flight = parse_seq(seq_text)
         tail = self._news(size)
         try:
@@ -807,6 +837,9 @@ class _EventLog:
         # An unreadable sequence file counts as none.
         if used is not None and (is_new or not in_flight):
             self._base = max(self._base, used)
+        # If somebody took the events away, an empty log does not say that no seq is used up. But
+        # a lone 1 may be that of an older helper that died before its first event.
+        self._is_first = not self._base or (self._base == 1 and len(seq_text) != 21)
         self._left = (seq_text, start + keep)
 
     def _news(self, size: int) -> bytes | None:
@@ -831,6 +864,8 @@ class _EventLog:
             begin = data.rfind(b"\n", 0, begin if hole < 0 else hole) + 1
             if begin or not offset:
                 events, keep = judge_tail(data[begin:], in_flight)
+                if not events and not offset and data[:1] not in (b"", b"\0", b"{"):
+                    raise LifecycleError("Corrupt", "this is no event log; name another path")
                 if events or not offset + begin:
                     return offset + begin, data[begin:], events, keep
             span *= 2
@@ -851,8 +886,7 @@ class _EventLog:
                 "Limit", f"{printable(self._paths.events)}: all {what} are used up"
             )
         self._left = None  # until this has ended well, the next one looks again
-        # If somebody took the events away, an empty log does not say that no seq is used up.
-        in_flight = self.last is not None or not self._base
+        in_flight = self.last is not None or self._is_first
         if self._system.pwrite(self._lock_fd, encode_seq(last, in_flight), 0) != 21:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._paths.seq)
         self._sync(self._lock_fd, self._paths.seq)
@@ -897,27 +931,31 @@ class _EventLog:
         self._poison = LifecycleError("IOFailed", f"{printable(path)}: {error.strerror}")
         raise self._poison from error
 
-    def repair(self) -> int:
-        """Set every bad line aside and make the sequence file exact. Returns the pieces cut."""
-        self._acquire()
-        try:
-            log = self._files.read_at(self._fd, 0, self._system.fstat(self._fd).st_size)
-            seq_text = self._files.read_at(self._lock_fd, 0, 64)
-            good, bad = sift(log, parse_seq(seq_text)[1])
-            data = b"".join(line + b"\n" for line in good)
-            if bad:
-                self._save_torn(bad, is_needed=True)
-            if bad and log.startswith(data):
-                self._truncate(len(data))
-            elif bad:
-                # One byte more than ours has: who comes after a kill syncs the new log's name.
-                self._system.pwrite(self._lock_fd, seq_text.ljust(21, b"\n")[:21] + b"\n", 0)
-                self._files.replace(self._paths.events, data)
-        finally:
-            self.__exit__()
+    def _set_aside(self, only_glued: bool = False) -> int:
+        """Put the bad lines of the whole log into `*.torn`. Returns the number of pieces.
+
+        only_glued: do so only if no bad line is anything but an event glued to a torn line.
+        """
+        log = self._files.read_at(self._fd, 0, self._system.fstat(self._fd).st_size)
+        seq_text = self._files.read_at(self._lock_fd, 0, 64)
+        parts = part_log(log, parse_seq(seq_text)[1])
+        bad = [piece for piece, _, _ in parts if piece]
+        last = max((i for i, (_, event, _) in enumerate(parts) if event is not None), default=-1)
+        is_foreign = any(piece and event is None for piece, event, _ in parts[: last + 1])
+        if not bad or (only_glued and (is_foreign or last < 0)):
+            return 0
+        self._save_torn(bad, is_needed=True)
+        data = b"".join(line + b"\n" for _, event, line in parts if event is not None)
+        if log.startswith(data):
+            self._truncate(len(data))
+        else:
+            # One byte more than ours has: who comes after a kill syncs the new log's name.
+            self._system.pwrite(self._lock_fd, seq_text.ljust(21, b"\n")[:21] + b"\n", 0)
+            mode = stat.S_IMODE(self._system.fstat(self._fd).st_mode)
+            self._files.replace(self._paths.events, data, mode=mode)
+            self._close_log()
+            self._fd, _ = self._files.open(self._paths.events, os.O_APPEND)
         self._forget()
-        with self:
-            self.settle(self._system.fstat(self._fd).st_size)
         return len(bad)
 
     def _save_torn(self, pieces: Sequence[bytes], is_needed: bool) -> None:
@@ -927,12 +965,14 @@ class _EventLog:
         disk must not stop who comes to report that.
         """
         try:
-            fd, _ = self._files.open(f"{self._paths.events}.torn", os.O_APPEND)
+            fd, is_new = self._files.open(f"{self._paths.events}.torn", os.O_APPEND)
             try:
                 self._files.write(fd, b"".join(piece + b"\n" for piece in pieces))
                 self._system.fsync(fd)
             finally:
                 self._system.close(fd)
+            if is_new:
+                self._files.sync_directory(_directory(self._paths.events))
         except OSError:
             if is_needed:
                 raise
@@ -987,9 +1027,10 @@ class Journal:
         """Append events (kind, message, details), all or none; returns the first and last seq."""
         bodies = [_event_body(*item, self._boot_id) for item in items]
         size = sum(len(body) + 40 for body in bodies)
-        if not bodies or size > MAX_BATCH:
-            text = f"{len(bodies)} events of {size} bytes at once; 1 to {MAX_BATCH} bytes are taken"
-            raise LifecycleError("TooLarge" if bodies else "InvalidArgument", text)
+        if not bodies:
+            raise LifecycleError("InvalidArgument", "no events are given")
+        if size > MAX_BATCH:
+            raise LifecycleError("TooLarge", f"{size} bytes of events at once; at most {MAX_BATCH}")
         kinds = [item[0] for item in items]
         is_terminal = all(kind in _ENDS for kind in kinds)
         with _Naming(self.paths.events), self._log as log:
@@ -1021,18 +1062,23 @@ class Journal:
             raise LifecycleError("InvalidArgument", "details of a result are not an object")
         facts = {name: value for name, value in (details or {}).items() if name != "exit_code"}
         wanted = _result(status, exit_code, _now(), message, facts or None)
-        body = _event_body(status, message, {**facts, "exit_code": exit_code}, self._boot_id)
         with _Naming(self.paths.events), self._log as log:
             if log.verdict is None:
                 self._check_second(wanted)
                 if self._strict:
                     self._check_order(log.last["kind"] if log.last else None, [status])
-                self._append(log, [body], is_terminal=True)
             elif not _is_same_result(log.verdict, wanted):
                 message = f"the run is {log.verdict['status']} already"
                 raise LifecycleError("AlreadyFinished", message)
-            self._complete(log.verdict or wanted)
-            return int(log.last["seq"]) if log.last else 0
+            return self._end(log, wanted)
+
+    def _end(self, log: _EventLog, wanted: dict[str, Any]) -> int:
+        if log.verdict is None:
+            facts = {**(wanted.get("details") or {}), "exit_code": wanted["exit_code"]}
+            body = _event_body(wanted["status"], wanted["message"], facts, self._boot_id)
+            self._append(log, [body], is_terminal=True)
+        self._complete(log.verdict or wanted)
+        return int(log.last["seq"]) if log.last else 0
 
     def reserve(self) -> None:
         """Set disk space aside for the last words of a run, for when the disk is full."""
@@ -1066,9 +1112,9 @@ class Journal:
                 verdict = log.verdict or self._read(self.paths.result, "result")
                 if verdict is not None:
                     completed = self._complete(verdict)
-        if lost is not None and verdict is None:
-            self.finish("failed", 137, lost, {"event": "engine.lost"})
-            completed = ["events.jsonl", "result.json", "status.json"]
+                elif lost is not None:
+                    self._end(log, _result("failed", 137, _now(), lost, {"event": "engine.lost"}))
+                    completed = ["events.jsonl", "result.json", "status.json"]
         return {"set_aside": aside, "completed": completed}
 
     def _append(
