@@ -27,6 +27,7 @@ def test_each(n): pass
         ("test_it.py::test_good", 0),
         ("# why\ntest_it.py::test_each\n", 0),
         ("test_it.py::test_skipped", 1),
+        ("test_it.py", 1),
         ("test_it.py::test_renamed", 1),
         ("test_other.py", 1),
     ],
