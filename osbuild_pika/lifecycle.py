@@ -709,8 +709,9 @@ class _EventLog:
     """
 
     def __init__(self, paths: Paths, files: _Files) -> None:
-        self.last: dict[str, Any] | None = None  # event with the highest seq; None: no event
-        self.verdict: dict[str, Any] | None = None  # the result.json that the log stands for
+        self._last: dict[str, Any] | None = None  # event with the highest seq; None: no event
+        self._verdict: dict[str, Any] | None = None  # the result.json that the log stands for
+        self._unread: tuple[int, int] | None = None  # where good events stand, not yet noted
         self._paths = paths
         self._files = files
         self._system = files.system
@@ -721,6 +722,30 @@ class _EventLog:
         self._is_first = False  # an empty log: no seq was used up before
         self._mark = b""  # what stood at the log's end then: it is still the same log
         self._poison: LifecycleError | None = None
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        self._catch_up()
+        return self._last
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        self._catch_up()
+        return self._verdict
+
+    def _catch_up(self) -> None:
+        """Note the unread events from the last one back to one that says how the run stands."""
+        if self._unread is None:
+            return
+        start, end = self._unread
+        self._unread = None
+        events: list[dict[str, Any]] = []
+        for line in reversed(self._files.read_at(self._fd, start, end - start).split(b"\n")[:-1]):
+            events.append(decode("event", line))
+            if events[-1]["kind"] not in _OBSERVED_END:
+                break
+        for event in reversed(events):
+            self._note(event)
 
     def __enter__(self) -> _EventLog:
         is_new = self._acquire()
@@ -791,14 +816,14 @@ class _EventLog:
         self._left = None
         self._mark = b""
         self._base = 0
-        self.last = self.verdict = None
+        self._last = self._verdict = self._unread = None
 
     def _note(self, event: dict[str, Any]) -> None:
-        if self.last is None or event["seq"] > self.last["seq"]:
-            self.last = event
+        if self._last is None or event["seq"] > self._last["seq"]:
+            self._last = event
             self._base = max(self._base, event["seq"])
         if event["kind"] not in _OBSERVED_END:  # they come after a verdict, the rest starts anew
-            self.verdict = result_of(event)
+            self._verdict = result_of(event)
 
     def _look(self, is_new: bool) -> None:
         """Find the last event and the highest seq; cut what a dead writer left."""
@@ -806,24 +831,16 @@ class _EventLog:
         size = self._system.fstat(self._fd).st_size
         if self._left == (seq_text, size):
             return
-        if seq_text.startswith(b"{"):
-            message = f"{printable(self._paths.seq)}: this is no sequence file; name another path"
-            raise LifecycleError("Corrupt", message)
         used, in_flight = parse_seq(seq_text)
-        tail = self._news(size)
-        try:
-            if tail is not None and self._left is not None:
-                start = self._left[1]
-                events, keep = judge_tail(tail, in_flight)
-            else:
-                self._forget()
-                if in_flight or len(seq_text) != 21 or not size:
-                    # No writer of ours has ended well here: names must outlive a power loss.
-                    for path in {_directory(self._paths.seq), _directory(self._paths.events)}:
-                        self._files.sync_directory(path)
-                start, tail, events, keep = self._judge_end(size, in_flight)
-        except LifecycleError as error:
-            raise LifecycleError(error.name, f"{printable(self._paths.events)}: {error}") from None
+        news = self._news(size)
+        is_ours = len(seq_text) == 21 and not in_flight  # no older helper leaves 21 bytes
+        if is_ours and news and self._left and news.endswith(b', "seq": %d}\n' % (used or 0)):
+            # A writer of ours came last: it has judged all that stands before its own events.
+            self._go_on(self._left[1], news, used or 0)
+            self._left = (seq_text, size)
+            return
+        self._catch_up()
+        start, tail, events, keep = self._judge(seq_text, size, news)
         self._left = None
         if keep < len(tail):
             self._save_torn([tail[keep:]], is_needed=False)
@@ -841,6 +858,36 @@ class _EventLog:
         # a lone 1 may be that of an older helper that died before its first event.
         self._is_first = not self._base or (self._base == 1 and len(seq_text) != 21)
         self._left = (seq_text, start + keep)
+
+    def _go_on(self, start: int, data: bytes, last: int) -> None:
+        """Take note of good events in the log at `start`, the last of which has the seq `last`."""
+        self._base = last
+        self._unread = (self._unread[0] if self._unread else start), start + len(data)
+        self._mark = (self._mark + data)[-MARK:]
+
+    def _judge(
+        self, seq_text: bytes, size: int, tail: bytes | None
+    ) -> tuple[int, bytes, list[dict[str, Any]], int]:
+        """Judge what is new in the log: (its offset, its bytes, and what judge_tail says).
+
+        tail: what is new if this is the log that we left, else None.
+        """
+        in_flight = parse_seq(seq_text)[1]
+        path = self._paths.events
+        try:
+            if tail is not None and self._left is not None:
+                return (self._left[1], tail, *judge_tail(tail, in_flight))
+            self._forget()
+            if seq_text.startswith(b"{"):
+                path = self._paths.seq
+                raise LifecycleError("Corrupt", "this is no sequence file; name another path")
+            if in_flight or len(seq_text) != 21 or not size:
+                # No writer of ours has ended well here: names must outlive a power loss.
+                for directory in {_directory(self._paths.seq), _directory(path)}:
+                    self._files.sync_directory(directory)
+            return self._judge_end(size, in_flight)
+        except LifecycleError as error:
+            raise LifecycleError(error.name, f"{printable(path)}: {error}") from None
 
     def _news(self, size: int) -> bytes | None:
         """What others appended since we left; None if this is not the log that we left."""
@@ -886,7 +933,7 @@ class _EventLog:
                 "Limit", f"{printable(self._paths.events)}: all {what} are used up"
             )
         self._left = None  # until this has ended well, the next one looks again
-        in_flight = self.last is not None or self._is_first
+        in_flight = self._unread is not None or self._last is not None or self._is_first
         if self._system.pwrite(self._lock_fd, encode_seq(last, in_flight), 0) != 21:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._paths.seq)
         self._sync(self._lock_fd, self._paths.seq)
@@ -897,8 +944,7 @@ class _EventLog:
             self.settle(size)
             raise
         self._sync(self._fd, self._paths.events)
-        self._note(decode("event", data[data.rfind(b"\n", 0, -1) + 1 : -1]))
-        self._mark = data[-MARK:]
+        self._go_on(size, data, last)
         self.settle(size + len(data))
         return first, last
 
@@ -1221,6 +1267,11 @@ def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     import argparse  # only the command line needs it; hosts that import this file do not
 
     class Parser(argparse.ArgumentParser):
+        def __init__(self, **options: Any) -> None:
+            # Else argparse imports what asks for the terminal's width, at every call.
+            layout = argparse.HelpFormatter
+            super().__init__(formatter_class=lambda prog: layout(prog, width=80), **options)
+
         def error(self, message: str) -> NoReturn:
             self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
 
@@ -1234,7 +1285,7 @@ def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
         epilog="Every VERB also takes --strict (refuse what is out of order) and --mode OCTAL (of"
         " the files; default 0644).",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=prog)
     for verb, path, word, known, text in (
         ("status", "--status-path", "--state", STATES, "replace status.json"),
         ("event", "--events-path", "--kind", STATES, "append one event to events.jsonl"),
