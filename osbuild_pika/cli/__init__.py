@@ -10,6 +10,8 @@ def main() -> None:
         from osbuild_pika import lifecycle
 
         sys.exit(lifecycle.main(sys.argv[2:], prog="osbuild-pika lifecycle"))
-    from osbuild_pika.cli.verbs import osbuild_pika
-
+    try:
+        from osbuild_pika.cli.verbs import osbuild_pika
+    except KeyboardInterrupt:
+        sys.exit(130)
     osbuild_pika()

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "examples/demo.py", tmp_path_factory.mktemp("demo") / "run"]
+    directory = tmp_path_factory.mktemp("demo") / "run"
+    command = [sys.executable, str(ROOT / "examples/demo.py"), str(directory)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -40,7 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_wheel_carries_the_folders_beside_the_package(installed: Path, folder: str) -> None:
-    command = [installed, "-I", "-c", FIND.format(folder=folder)]
+    command = [str(installed), "-I", "-c", FIND.format(folder=folder)]
     found = subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
     place = Path(found.rstrip("\n"))
     assert installed.parents[1] in place.parents
@@ -48,7 +48,8 @@ def test_a_wheel_carries_the_folders_beside_the_package(installed: Path, folder:
 
 
 def test_the_command_is_installed(installed: Path, tmp_path: Path) -> None:
-    command = installed.with_name("osbuild-pika")
-    arguments = ["--status-path", tmp_path / "status.json", "--state", "ready", "--message", "up"]
+    command = str(installed.with_name("osbuild-pika"))
+    path = str(tmp_path / "status.json")
+    arguments = ["--status-path", path, "--state", "ready", "--message", "up"]
     subprocess.run([command, "lifecycle", "status", *arguments], check=True)
     subprocess.run([command, "check", tmp_path], check=True)

@@ -1,0 +1,90 @@
+"""The verbs of `osbuild-pika`, and what every one of them does about errors and signals."""
+
+import io
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from osbuild_pika import lifecycle
+from osbuild_pika.cli.check import check
+from osbuild_pika.cli.watch import watch
+from osbuild_pika.errors import ExitCode, PikaError
+from osbuild_pika.lifecycle import LifecycleError
+from osbuild_pika.text import one_line
+
+ANY_OPTION = {"ignore_unknown_options": True}
+
+
+class Verbs(click.Group):
+    """A group that tells expected failures in one line, and ends quietly when asked to end."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb. Raises click's Exit with an ExitCode."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # What a locale cannot show is no reason to fail.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        before = signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except (PikaError, LifecycleError) as error:
+            click.echo(f"osbuild-pika: error: {one_line(str(error))}", err=True)
+            ctx.exit(_exit_code(error))
+        except BrokenPipeError:
+            # Python's last flush would fail again, and say so.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(ExitCode.BROKEN_PIPE)
+        except KeyboardInterrupt:
+            ctx.exit(ExitCode.INTERRUPTED)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> NoReturn:
+    sys.exit(ExitCode.TERMINATED)
+
+
+def _exit_code(error: PikaError | LifecycleError) -> ExitCode:
+    if isinstance(error, PikaError):
+        return error.exit_code
+    return ExitCode.BAD_INPUT if error.is_bad_argument else ExitCode.FAILED
+
+
+def _tell_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if not is_asked:
+        return
+    from importlib import metadata  # 20 ms, for who asks only
+
+    try:
+        version = metadata.version("osbuild-pika")
+    except metadata.PackageNotFoundError:
+        version = "of a checkout that is not installed"
+    click.echo(f"osbuild-pika {version}")
+    ctx.exit()
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_tell_version,
+    help="Show the version and exit.",
+)
+def osbuild_pika() -> None:
+    """Build Incus images the osbuild way, and always know the truth about it."""
+
+
+# `osbuild-pika lifecycle` as such never comes here: osbuild_pika/cli/__init__.py spares it click.
+@click.command("lifecycle", context_settings=ANY_OPTION, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lifecycle_verb(arguments: tuple[str, ...]) -> NoReturn:
+    """Write lifecycle artifacts durably: the guest helper."""
+    sys.exit(lifecycle.main(arguments, prog="osbuild-pika lifecycle"))
+
+
+for verb in (check, lifecycle_verb, watch):
+    osbuild_pika.add_command(verb)

@@ -1,0 +1,158 @@
+"""`osbuild-pika check` as a user sees it, and what all verbs have in common."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from osbuild_pika.cli.verbs import osbuild_pika
+from osbuild_pika.errors import PikaError
+from osbuild_pika.lifecycle import Journal, LifecycleError
+from osbuild_pika.verify import Fault, verify
+
+ROOT = Path(__file__).parents[2]
+WRITER = """
+import sys
+from osbuild_pika.lifecycle import Journal
+with Journal(sys.argv[1]) as journal:
+    for _ in range(40):
+        journal.append_many([("provisioning", str(n), None) for n in range(20)])
+        journal.write_status("provisioning", "at work")
+"""
+COMMAND = (sys.executable, "-c", "from osbuild_pika.cli import main; main()")
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(osbuild_pika, [str(argument) for argument in arguments])
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Call the command in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=ROOT, check=False, timeout=30
+    )
+
+
+def test_a_good_run_is_one_line_that_says_what_was_found(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append("starting", "up")
+        journal.finish("completed", 0, "done")
+    done = call("check", tmp_path)
+    summary = "2 events, state completed, result completed (exit code 0)"
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"ok: {summary}\n", "")
+
+
+def test_each_fault_is_one_line_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes(b"bad\nworse\ntorn")
+    done = call("check", tmp_path)
+    starts = [line.split(" ")[0] for line in done.stdout.split("\n")]
+    assert starts == ["events.jsonl:1:", "events.jsonl:2:", "events.jsonl:3:", ""]
+    assert (done.exit_code, done.stderr) == (1, "")
+
+
+def test_a_hostile_name_does_no_harm(tmp_path: Path) -> None:
+    place = tmp_path / "\x1b[31m\n::error::\u202e"
+    place.mkdir()
+    (place / "events.jsonl").write_bytes(b"bad\n")
+    for done in (call("check", place), call("check", place / "gone"), call("watch", place / "a/b")):
+        assert done.output.count("\n") == 1
+        assert "\x1b" not in done.output
+        assert "\u202e" not in done.output
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_what_is_no_directory_is_bad_input(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = call("check", tmp_path / name)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"osbuild-pika: error: {tmp_path / name}: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("check",), ("check", "a", "b"), ("chekc",)])
+def test_wrong_usage_is_bad_input(arguments: tuple[str, ...]) -> None:
+    done = call(*arguments)
+    assert done.exit_code == 2
+    assert "Usage" in done.stderr
+
+
+def test_every_verb_is_listed_and_has_help() -> None:
+    listed = call("--help").stdout
+    assert [verb in listed for verb in osbuild_pika.commands] == [True] * 3
+    assert sorted(osbuild_pika.commands) == ["check", "lifecycle", "watch"]
+    assert [call(verb, "--help").exit_code for verb in osbuild_pika.commands] == [0] * 3
+
+
+def test_the_version_is_told() -> None:
+    done = call("--version")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("osbuild-pika ")
+
+
+@pytest.mark.parametrize("start", [["lifecycle"], ["--", "lifecycle"]])
+def test_the_lifecycle_verb_passes_its_arguments_on(start: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    arguments = ["--events-path", str(path), "--kind", "ready", "--message=--help"]
+    done = run(*start, "event", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.stat().st_size
+    assert run(*start, "event").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PikaError("it\nfailed"), 1),
+        (LifecycleError("IOFailed", "it\nfailed"), 1),
+        (LifecycleError("InvalidArgument", "it\nfailed"), 2),
+    ],
+)
+def test_an_expected_failure_is_one_line(
+    error: Exception, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("osbuild_pika.cli.check.verify", fail)
+    done = call("check", tmp_path)
+    assert (done.exit_code, done.output) == (code, "osbuild-pika: error: it failed\n")
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osbuild_pika.cli.check.verify", int)
+    assert isinstance(call("check", tmp_path).exception, ValueError)
+
+
+def test_check_starts_fast(tmp_path: Path) -> None:
+    Journal(tmp_path).append("starting", "up")
+    times_s = []
+    for _ in range(3):
+        begin = time.monotonic()
+        run("check", tmp_path)
+        times_s.append(time.monotonic() - begin)
+    assert min(times_s) < 0.5
+
+
+def test_writers_at_work_are_no_fault(tmp_path: Path) -> None:
+    Journal(tmp_path).append("starting", "up")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], cwd=ROOT) for _ in "12"]
+    found: list[Fault] = []
+    while any(writer.poll() is None for writer in writers):
+        found += verify(tmp_path).faults
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert found == []
+
+
+def test_a_text_that_the_locale_cannot_show_does_not_stop_it(tmp_path: Path) -> None:
+    place = tmp_path / "\u017c\u00f3\u0142w"
+    place.mkdir()
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*COMMAND, "check", place], capture_output=True, env=environment, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"\\u017c\xf3\\u0142w: holds none" in done.stdout
