@@ -1263,6 +1263,12 @@ class Journal:
 # --- the command line of the guest helper --------------------------------------------------------
 
 
+_EPILOG = (
+    "Every VERB also takes --strict (refuse what is out of order) and --mode OCTAL (of the files;"
+    " default 0644)."
+)
+
+
 def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     import argparse  # only the command line needs it; hosts that import this file do not
 
@@ -1282,17 +1288,21 @@ def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser = Parser(
         prog=prog,
         description="Write pika-cloud lifecycle artifacts durably.",
-        epilog="Every VERB also takes --strict (refuse what is out of order) and --mode OCTAL (of"
-        " the files; default 0644).",
+        epilog=_EPILOG,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=prog)
+    _add_verbs(parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=prog))
+    given, rest = ours.parse_known_args(argv)
+    return parser.parse_args(rest, given)
+
+
+def _add_verbs(verbs: Any) -> None:
     for verb, path, word, known, text in (
         ("status", "--status-path", "--state", STATES, "replace status.json"),
         ("event", "--events-path", "--kind", STATES, "append one event to events.jsonl"),
         ("result", "--result-path", "--status", RESULT_STATUSES, "replace result.json"),
         ("recover", "--events-path", "", (), "put the files of killed writers in order"),
     ):
-        command = verbs.add_parser(verb, help=text, description=text, epilog=parser.epilog)
+        command = verbs.add_parser(verb, help=text, description=text, epilog=_EPILOG)
         command.add_argument(path, required=True, metavar="PATH")
         if path == "--events-path":
             command.add_argument("--seq-path", metavar="PATH", help="default: EVENTS_PATH.seq")
@@ -1302,8 +1312,6 @@ def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
             command.add_argument("--details-json", metavar="JSON", help="more facts, any JSON")
         if verb == "result":
             command.add_argument("--exit-code", required=True, type=int, metavar="N")
-    given, rest = ours.parse_known_args(argv)
-    return parser.parse_args(rest, given)
 
 
 def _run(arguments: argparse.Namespace) -> None:
