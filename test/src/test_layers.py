@@ -1,4 +1,4 @@
-"""Imports point down only: the rungs of the ladder in docs/explanation/architecture.md."""
+"""Imports point down only: the rungs of docs/explanation/architecture.md."""
 
 import ast
 import sys
