@@ -24,7 +24,7 @@ test-slow: $(VENV)/.installed ## long crash loops
 	$(BIN)/pytest -m slow
 
 check: $(VENV)/.installed lint ## what a commit must pass: no root, under 60 s
-	$(BIN)/pytest -m "not slow" test/mod test/src
+	$(BIN)/pytest -n auto -m "not slow" test/mod test/src
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
