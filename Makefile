@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What test/run needs beside Python: programs and the Debian package that holds each.
-TEST_PROGRAMS := strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
+TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
 	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd
 
 .PHONY: demo clean-demo test test-slow check lint bench

@@ -23,7 +23,7 @@ MAX_LINE = 1024 * 1024  # bytes; a longer line is no event
 ANCHOR = 4096  # bytes before our place in a log that tell whether it is still the same
 POLL_S = 1.0  # inotify does not cross NFS, 9p and virtiofs, so we look by ourselves as well
 IN_CHANGES = 0x2 | 0x80 | 0x100 | 0x01000000  # inotify: modify, moved to, create; directory only
-GRACE_S = 2.0  # how long the other half of a run's end is waited for
+GRACE_S = 5.0  # how long the other half of a run's end is waited for
 
 StrPath = str | os.PathLike[str]
 

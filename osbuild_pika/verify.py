@@ -20,6 +20,7 @@ from osbuild_pika.lifecycle import MAX_DOCUMENT, RESULT_STATUSES, LifecycleError
 
 MAX_EVENTS = 64 * 1024 * 1024  # bytes of events.jsonl that are looked at
 MAX_SEQ_FILE = 4096  # bytes
+MAX_LINE = 1024 * 1024  # bytes; a longer line is no event
 MAX_LISTED = 100  # faults in events.jsonl
 LOCK_WAIT_S = 1.0
 LOCK_RETRY_S = 0.01
@@ -247,6 +248,9 @@ class _Story:
     def _read_line(self, line: bytes) -> None:
         if not line.strip():
             return
+        if len(line) > MAX_LINE:
+            self._blame(f"not a lifecycle event: has more than {MAX_LINE} bytes; {self._recover}")
+            return
         try:
             event = lifecycle.decode("event", line)
         except LifecycleError as error:
@@ -255,6 +259,8 @@ class _Story:
             if glued is None:
                 return
             event = glued
+        if self.last and event.get("boot_id") not in (None, self.last.get("boot_id")):
+            self._over = self.end = self.verdict = None  # a guest that booted anew starts anew
         self._judge_seq(event)
         self._judge_verdict(event)
 
@@ -281,9 +287,9 @@ class _Story:
             self._blame(f"{kind} comes after {over['kind']} (seq {over['seq']})")
         if kind not in _OBSERVED_ENDS:
             self.verdict = lifecycle.result_of(event)
-        if kind in RESULT_STATUSES:
-            self.end = event
-        if kind in (*RESULT_STATUSES, "destroyed"):
+            # Without a verdict it is the word of a guest, in which a failed unit may start again.
+            self.end = event if kind in RESULT_STATUSES else None
+        if kind == "destroyed" or (self.verdict and kind in RESULT_STATUSES):
             self._over = event
 
 

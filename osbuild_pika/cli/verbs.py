@@ -21,6 +21,23 @@ ANY_OPTION = {"ignore_unknown_options": True}
 class Verbs(click.Group):
     """A group that tells expected failures in one line, and ends quietly when asked to end."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line and end the process. A usage error is one line, too."""
+        try:
+            sys.exit(super().main(*args, **{**options, "standalone_mode": False}))
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(ExitCode.BAD_INPUT)
+        except click.ClickException as error:
+            where = (
+                error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+            )
+            name = where or "osbuild-pika"
+            click.echo(f"{name}: {one_line(error.format_message())}; see {name} --help", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(ExitCode.INTERRUPTED)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb. Raises click's Exit with an ExitCode."""
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -32,10 +49,13 @@ class Verbs(click.Group):
         except (PikaError, LifecycleError) as error:
             click.echo(f"osbuild-pika: error: {one_line(str(error))}", err=True)
             ctx.exit(_exit_code(error))
-        except BrokenPipeError:
+        except OSError as error:  # of the output: what is read comes as a LifecycleError
             # Python's last flush would fail again, and say so.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(ExitCode.BROKEN_PIPE)
+            if isinstance(error, BrokenPipeError):
+                ctx.exit(ExitCode.BROKEN_PIPE)
+            click.echo(f"osbuild-pika: error: output: {error.strerror}", err=True)
+            ctx.exit(ExitCode.FAILED)
         except KeyboardInterrupt:
             ctx.exit(ExitCode.INTERRUPTED)
         finally:

@@ -12,7 +12,7 @@ from osbuild_pika.follow import Cursor, Event, Follower, follow, read_result
 from osbuild_pika.text import one_line
 
 MAX_FACTS = 160  # characters of what is shown of an event's details
-_CLOCK = re.compile(r"[T ](\d\d:\d\d:\d\d)")
+_CLOCK = re.compile(r"[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})")
 _SINCE = re.compile(r"(?:(.+):)?([0-9]{1,20})", re.DOTALL)
 
 
@@ -55,14 +55,19 @@ def watch(directory: str, since: Cursor | None, no_follow: bool, form: str) -> N
             click.echo("\n".join(map(plain_event if form == "plain" else json_event, events)))
             told = _tell_skipped(follower, told)
         _tell_skipped(follower, told)
+        has_ended = follower.verdict is not None
     result = read_result(directory)
     if result is not None:
         click.echo(plain_result(result) if form == "plain" else json.dumps(result))
+    elif has_ended and not no_follow:
+        click.echo("osbuild-pika: the run has ended without a result.json", err=True)
 
 
 def _check_place(directory: str, is_there: bool) -> None:
     """Refuse a DIR that cannot be watched; say so if it has to be waited for."""
     name = one_line(directory)
+    if not directory:
+        raise InputError("DIR is empty; name the directory of a run")
     if os.path.isdir(directory):
         return
     if os.path.lexists(directory):

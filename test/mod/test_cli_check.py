@@ -73,11 +73,22 @@ def test_what_is_no_directory_is_bad_input(name: str, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("check",), ("check", "a", "b"), ("chekc",)])
-def test_wrong_usage_is_bad_input(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("check",), ("check", "a", "b\x1b]0;x\a"), ("chekc",), ("check", "--since", "x")]
+)
+def test_wrong_usage_is_bad_input_told_in_one_line(arguments: tuple[str, ...]) -> None:
     done = call(*arguments)
     assert done.exit_code == 2
-    assert "Usage" in done.stderr
+    assert done.stdout == ""
+    assert done.stderr[:-1].isprintable()
+    assert "--help" in done.stderr
+
+
+def test_no_verb_is_bad_input_and_shows_the_help() -> None:
+    done = call()
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ")
+    assert "watch" in done.stderr
 
 
 def test_every_verb_is_listed_and_has_help() -> None:

@@ -206,7 +206,11 @@ def test_what_recover_mends_is_reported_with_the_command(
             ["status.json: says unreachable, but the run is completed"],
         ),
         (
-            {"events": line(1, "completed") + line(2, "ready") + line(3, "stopped")},
+            {
+                "events": line(1, "completed", details={"exit_code": 0}) + line(2, "ready"),
+                "result": result("completed", 0),
+                "status": status("completed"),
+            },
             ["events.jsonl:2: ready comes after completed (seq 1)"],
         ),
         (
