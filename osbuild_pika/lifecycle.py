@@ -26,23 +26,15 @@ TYPE_CHECKING = False  # spares the guest 5 ms: typing is for the type checker a
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn, Union
+    from typing import Any, NoReturn, TypeVar, Union
 
     StrPath = Union[str, os.PathLike[str]]
+    _T = TypeVar("_T")
 
 SCHEMA_VERSION = 1
-STATES = (
-    "requested",
-    "provisioning",
-    "booted",
-    "unreachable",
-    "stopped",
-    "destroyed",
-    "starting",
-    "ready",
-    "failed",
-    "completed",
-)
+_HOST_STATES = ("requested", "provisioning", "booted", "unreachable", "stopped", "destroyed")
+_WORKLOAD_STATES = ("starting", "ready", "failed", "completed")
+STATES = _HOST_STATES + _WORKLOAD_STATES
 RESULT_STATUSES = ("completed", "failed")
 
 MAX_MESSAGE = 16 * 1024  # bytes of UTF-8
@@ -88,23 +80,17 @@ class _Object(dict):  # type: ignore[type-arg]
 
     duplicates: tuple[str, ...] = ()
 
-
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    value = _Object(pairs)
-    if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        value.duplicates = tuple(key for key in value if keys.count(key) > 1)
-    return value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        if len(self) != len(pairs):
+            keys = [key for key, _ in pairs]
+            self.duplicates = tuple(key for key in self if keys.count(key) > 1)
 
 
 def _float(digits: str) -> float:
     value = float(digits)
-    if abs(value) == float("inf"):
-        raise ValueError(f"number out of range: {digits[:40]}")
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{digits[:40]} is no JSON number")
     return value
 
 
@@ -115,7 +101,7 @@ def _int(digits: str) -> int | float:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
+    object_pairs_hook=_Object, parse_constant=_float, parse_float=_float, parse_int=_int
 )
 
 
@@ -127,8 +113,8 @@ def _load(text: str) -> Any:
             raise ValueError("nested too deeply")
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if "\\u" in text:  # only an escape can bring a lone surrogate
-        _encode(json.dumps(value, ensure_ascii=False))
+    if "\\u" in text:  # only an escape can bring a lone surrogate, which cannot be encoded
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
@@ -138,43 +124,31 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
-def _encode(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("not valid Unicode (a lone surrogate)") from None
-
-
 # --- reading: what a document must look like -----------------------------------------------------
 
-
-def _is_int(value: Any, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _is_string(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "schema_version": lambda value: _is_int(value, 0, 2**32 - 1),
-    "state": STATES.__contains__,
-    "kind": STATES.__contains__,
-    "status": RESULT_STATUSES.__contains__,
-    "exit_code": lambda value: value is None or _is_int(value, -(2**31), 2**31 - 1),
-    "updated_at": _is_string,
-    "timestamp": _is_string,
-    "finished_at": _is_string,
-    "message": _is_string,
-    "boot_id": lambda value: value is None or _is_string(value),
-    "seq": lambda value: _is_int(value, 0, 2**64 - 1),
+# What a field may hold; those that are not here hold any string.
+_VALUES: dict[str, Sequence[Any]] = {
+    "schema_version": range(2**32),
+    "state": STATES,
+    "kind": STATES,
+    "status": RESULT_STATUSES,
+    "exit_code": range(-(2**31), 2**31),
+    "seq": range(2**64),
 }
-# kind of document -> (required fields, optional fields); all others may be anything
+# kind of document -> its required fields, and one that may be missing or null; all others may be
+# anything
 _SHAPES = {
-    "status": (("schema_version", "state", "updated_at", "message"), ("boot_id",)),
-    "event": (("schema_version", "kind", "timestamp", "message", "seq"), ("boot_id",)),
-    "result": (("schema_version", "status", "finished_at", "message"), ("exit_code",)),
+    "status": (("schema_version", "state", "updated_at", "message"), "boot_id"),
+    "event": (("schema_version", "kind", "timestamp", "message", "seq"), "boot_id"),
+    "result": (("schema_version", "status", "finished_at", "message"), "exit_code"),
 }
+
+
+def _is_good(name: str, value: Any) -> bool:
+    known = _VALUES.get(name)
+    if known is None:
+        return isinstance(value, str)
+    return type(value) is type(known[0]) and value in known  # neither True nor 1.0 is 1
 
 
 def decode(kind: str, data: bytes) -> dict[str, Any]:
@@ -185,17 +159,18 @@ def decode(kind: str, data: bytes) -> dict[str, Any]:
     """
     required, optional = _SHAPES[kind]
     try:
-        value = _load(data.decode("utf-8"))
+        value = _load(data.decode())
         if not isinstance(value, _Object):
             raise ValueError("not a JSON object")
         for name in required:
             if name not in value:
                 raise ValueError(f"{name} is missing")
-        for name in (*required, *optional):
-            if name in value and not _FIELDS[name](value[name]):
+            if not _is_good(name, value[name]):
                 raise ValueError(f"{name} is wrong: {ascii(value[name])[:60]}")
+        if value.get(optional) is not None and not _is_good(optional, value[optional]):
+            raise ValueError(f"{optional} is wrong: {ascii(value[optional])[:60]}")
         for name in value.duplicates:
-            if name in required or name in optional or name == "details":
+            if name in (*required, optional, "details"):
                 raise ValueError(f"{name} is given twice")
     except ValueError as error:
         raise LifecycleError("Corrupt", f"not a lifecycle {kind}: {error}") from None
@@ -212,7 +187,6 @@ def parse_details(text: str) -> Any:
     range, a lone surrogate, a key given twice, more than 64 levels.
     """
     try:
-        _encode(text)
         value = _load(text)
     except ValueError as error:
         raise LifecycleError("InvalidArgument", f"details are not JSON: {error}") from None
@@ -222,36 +196,35 @@ def parse_details(text: str) -> Any:
 
 def check_details(value: Any, depth: int = 0) -> None:
     """Refuse a details value that a reader could not take. Raises LifecycleError."""
-    if value is None or value is True or value is False:
-        return
+    fault = ""
     if isinstance(value, (dict, list, tuple)):
         if depth >= MAX_DETAILS_DEPTH:
-            message = f"details are nested deeper than {MAX_DETAILS_DEPTH} levels"
-            raise LifecycleError("InvalidArgument", message)
-        for item in value.values() if isinstance(value, dict) else value:
+            fault = f"are nested deeper than {MAX_DETAILS_DEPTH} levels"
+        elif isinstance(value, _Object) and value.duplicates:
+            fault = f"give the key {value.duplicates[0]!a} twice"
+        elif isinstance(value, dict):
+            for key in value:
+                _check_text("a key of details", key)
+            value = value.values()
+        for item in () if fault else value:
             check_details(item, depth + 1)
-        for key in value if isinstance(value, dict) else ():
-            _check_text("a key of details", key)
-        if isinstance(value, _Object) and value.duplicates:
-            message = f"details give the key {value.duplicates[0]!a} twice"
-            raise LifecycleError("InvalidArgument", message)
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise LifecycleError("InvalidArgument", "details hold an integer beyond 64 bits")
+    elif isinstance(value, int):  # so is a bool
+        fault = "" if -(2**63) <= value < 2**64 else "hold an integer beyond 64 bits"
     elif isinstance(value, float):
-        if not abs(value) < float("inf"):
-            raise LifecycleError("InvalidArgument", f"details hold {value}, which is not JSON")
-    else:
+        fault = "" if abs(value) < float("inf") else f"hold {value}, which is not JSON"
+    elif value is not None:
         _check_text("a value of details", value)
+    if fault:
+        raise LifecycleError("InvalidArgument", f"details {fault}")
 
 
 def _check_text(what: str, text: Any, limit: int | None = None) -> None:
     if not isinstance(text, str):
         raise LifecycleError("InvalidArgument", f"{what} is a {type(text).__name__}, not a string")
     try:
-        size = len(_encode(text))
-    except ValueError as error:
-        raise LifecycleError("InvalidArgument", f"{what} is {error}") from None
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise LifecycleError("InvalidArgument", f"{what} holds a lone surrogate") from None
     if limit is not None and size > limit:
         raise LifecycleError("TooLarge", f"{what} has {size} bytes; at most {limit}")
 
@@ -265,7 +238,7 @@ def _check_known(what: str, word: Any, known: Sequence[str]) -> None:
 def check_result(status: Any, exit_code: Any) -> None:
     """Refuse a status that is unknown or contradicts its exit code. Raises LifecycleError."""
     _check_known("status", status, RESULT_STATUSES)
-    if not _is_int(exit_code, -(2**31), 2**31 - 1):
+    if not _is_good("exit_code", exit_code):
         raise LifecycleError("InvalidArgument", "exit code is not a 32-bit integer")
     if (status == "completed") != (exit_code == 0):
         raise LifecycleError("Inconsistent", f"{status} with exit code {exit_code}")
@@ -278,18 +251,37 @@ def check_transition(previous: str | None, state: str) -> None:
     may be found in any state again; a stopped one may boot or be destroyed; after a verdict only
     the host's stopped and destroyed are left. Raises LifecycleError BadTransition.
     """
-    if previous is None or previous == state == "stopped":
-        return
-    if previous in ("completed", "failed"):
+    if previous in RESULT_STATUSES:
         is_good = state in _OBSERVED_END
     elif previous == "stopped":
-        is_good = state in ("booted", "destroyed")
+        is_good = state in ("booted", "stopped", "destroyed")
     elif previous in _RUNNING and state in _RUNNING:
         is_good = _RUNNING.index(state) >= _RUNNING.index(previous)
     else:
         is_good = previous != "destroyed"
     if not is_good:
         raise LifecycleError("BadTransition", f"{state} cannot follow {previous}")
+
+
+def _check_order(
+    previous: str | None, states: Sequence[str], result: dict[str, Any] | None
+) -> None:
+    """Refuse states that cannot follow `previous` or, but for what the host sees, a result."""
+    for state in states:
+        if result is not None and state not in _OBSERVED_END:
+            raise LifecycleError("AlreadyFinished", f"{state} after the result")
+        check_transition(previous, state)
+        previous = state
+
+
+def _check_same(before: dict[str, Any] | None, result: dict[str, Any]) -> None:
+    """Refuse a second result that differs in more than its time."""
+    if before is None:
+        return
+    names = ("status", "exit_code", "message", "details")
+    ours, theirs = ([fields.get(name) for name in names] for fields in (result, before))
+    if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
+        raise LifecycleError("AlreadyFinished", f"the run is {before['status']} already")
 
 
 # --- encoding ------------------------------------------------------------------------------------
@@ -311,7 +303,7 @@ def boot_id() -> str | None:
         return None
 
 
-def _document(details: Any, head: dict[str, Any]) -> dict[str, Any]:
+def _document(head: dict[str, Any], details: Any) -> dict[str, Any]:
     """The fields of a document in schema order; those that are None are left out."""
     _check_text("message", head["message"], MAX_MESSAGE)
     check_details(details)
@@ -326,7 +318,7 @@ def _event_body(kind: str, message: str, details: Any, boot: str | None) -> byte
     """One event's line up to its seq, which is only known under the lock."""
     _check_known("kind", kind, STATES)
     head = {"kind": kind, "timestamp": _now(), "message": message, "boot_id": boot}
-    body = json.dumps(_document(details, head))[:-1].encode("ascii")
+    body = json.dumps(_document(head, details))[:-1].encode()
     if len(body) > MAX_EVENT - 40:  # 40 bytes: the seq and the end of the line
         raise LifecycleError("TooLarge", f"event has {len(body)} bytes; at most {MAX_EVENT - 40}")
     return body
@@ -335,7 +327,7 @@ def _event_body(kind: str, message: str, details: Any, boot: str | None) -> byte
 def _result(status: str, exit_code: Any, time: str, message: str, details: Any) -> dict[str, Any]:
     check_result(status, exit_code)
     head = {"status": status, "exit_code": exit_code, "finished_at": time, "message": message}
-    return _document(details, head)
+    return _document(head, details)
 
 
 def result_of(event: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -343,21 +335,14 @@ def result_of(event: dict[str, Any] | None) -> dict[str, Any] | None:
 
     Only `Journal.finish` writes such an event: its details hold the exit code.
     """
-    details = event and event.get("details")
-    if not event or not isinstance(details, dict):
+    if not event or not isinstance(event.get("details"), dict):
         return None
-    facts = {name: value for name, value in details.items() if name != "exit_code"} or None
+    facts = dict(event["details"])
+    code = facts.pop("exit_code", None)
     try:
-        code = details.get("exit_code")
-        return _result(event["kind"], code, event["timestamp"], event["message"], facts)
+        return _result(event["kind"], code, event["timestamp"], event["message"], facts or None)
     except LifecycleError:
         return None
-
-
-def _is_same_result(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    names = ("status", "exit_code", "message", "details")
-    ours, theirs = ([result.get(name) for name in names] for result in (one, other))
-    return json.dumps(ours, sort_keys=True) == json.dumps(theirs, sort_keys=True)
 
 
 def encode_seq(last: int, in_flight: bool) -> bytes:
@@ -374,13 +359,13 @@ def parse_seq(text: bytes) -> tuple[int | None, bool]:
     digits = text[1:] if text.startswith(b"+") else text
     if not digits.isdigit() or len(digits) > 40 or int(digits) > MAX_SEQ:
         return None, False
-    return int(digits), text.startswith(b"+")
+    return int(digits), digits != text
 
 
 # --- the tail of a log ---------------------------------------------------------------------------
 
 
-def find_hole(log: bytes, in_flight: bool) -> int:
+def _find_hole(log: bytes, in_flight: bool) -> int:
     """Where a log with a hole is to be cut; its length if there is none.
 
     After a power loss a batch in flight can have holes: NULs with good lines behind them. No
@@ -389,6 +374,19 @@ def find_hole(log: bytes, in_flight: bool) -> int:
     """
     hole = log.find(b"\0", max(0, len(log) - MAX_BATCH)) if in_flight else -1
     return len(log) if hole < 0 else log.rfind(b"\n", 0, hole) + 1
+
+
+def _find_event(line: bytes) -> tuple[int, dict[str, Any] | None]:
+    """The event in a line, and where it begins: behind a torn piece if it is not at 0."""
+    start = 0
+    for _ in range(9):  # more than an event can hold in its details without meaning harm
+        try:
+            return start, decode("event", line[start:])
+        except LifecycleError:
+            start = line.find(b'{"schema_version"', start + 1)
+        if start < 0:
+            break
+    return 0, None
 
 
 def part_log(log: bytes, in_flight: bool) -> list[tuple[bytes, dict[str, Any] | None, bytes]]:
@@ -400,29 +398,14 @@ def part_log(log: bytes, in_flight: bool) -> list[tuple[bytes, dict[str, Any] | 
     appended its event behind a torn piece and acknowledged it. Last come the bytes after the last
     newline and what is behind a hole, if there are any, as a bad piece.
     """
-    hole = find_hole(log, in_flight)
+    hole = _find_hole(log, in_flight)
     *lines, torn = log[:hole].split(b"\n")
     parts: list[tuple[bytes, dict[str, Any] | None, bytes]] = []
     for line in lines:
-        event = _event_or_none(line)
-        start = 0 if event is not None else find_glued(line)
-        if start:
-            event = _event_or_none(line[start:])
-        bad = line[:start] if event is not None else line.strip() and line
+        start, event = _find_event(line)
+        bad = line.strip() and line if event is None else line[:start]
         parts.append((bad, event, line[start:]))
     return parts + [(piece, None, piece) for piece in (torn, log[hole:]) if piece]
-
-
-def find_glued(line: bytes) -> int:
-    """Where in a bad line a whole event begins; 0 if none does."""
-    start = 0
-    for _ in range(8):  # more than an event can hold in its details without meaning harm
-        start = line.find(b'{"schema_version"', start + 1)
-        if start < 0:
-            break
-        if _event_or_none(line[start:]) is not None:
-            return start
-    return 0
 
 
 def judge_tail(tail: bytes, in_flight: bool) -> tuple[list[dict[str, Any]], int]:
@@ -446,13 +429,6 @@ def judge_tail(tail: bytes, in_flight: bool) -> tuple[list[dict[str, Any]], int]
         if not is_bad:
             keep = offset
     return events, keep
-
-
-def _event_or_none(line: bytes) -> dict[str, Any] | None:
-    try:
-        return decode("event", line)
-    except LifecycleError:
-        return None
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -724,9 +700,14 @@ class _EventLog:
         self._poison: LifecycleError | None = None
 
     @property
-    def last(self) -> dict[str, Any] | None:
+    def last_kind(self) -> str | None:
         self._catch_up()
-        return self._last
+        return self._last["kind"] if self._last else None
+
+    @property
+    def last_seq(self) -> int:
+        self._catch_up()
+        return self._last["seq"] if self._last else 0
 
     @property
     def verdict(self) -> dict[str, Any] | None:
@@ -771,7 +752,7 @@ class _EventLog:
         try:
             pieces = self._set_aside()
             self._look(is_new)
-            if self.last is not None or not self._base:  # else see _is_first
+            if self.last_kind or not self._base:  # else see _is_first
                 self.settle(self._system.fstat(self._fd).st_size)
             return pieces
         finally:
@@ -1078,24 +1059,29 @@ class Journal:
         if size > MAX_BATCH:
             raise LifecycleError("TooLarge", f"{size} bytes of events at once; at most {MAX_BATCH}")
         kinds = [item[0] for item in items]
-        is_terminal = all(kind in _ENDS for kind in kinds)
         with _Naming(self.paths.events), self._log as log:
             if self._strict:
-                self._check_order(log.last["kind"] if log.last else None, kinds)
-            return self._append(log, bodies, is_terminal)
+                _check_order(log.last_kind, kinds, self._read("result"))
+            return self._append(log, bodies, all(kind in _ENDS for kind in kinds))
 
     def write_status(self, state: str, message: str, details: Any = None) -> None:
         """Replace status.json."""
         _check_known("state", state, STATES)
-        status = self._status(state, message, details)
-        self._replace(
-            self.paths.status, status, lambda: self._check_status_order(state), state in _ENDS
-        )
+
+        def check() -> None:
+            result = self._read("result")
+            if result is not None and result["status"] == state:
+                result = None  # of a run's end the status comes last, see finish
+            previous = self._state()
+            if previous != state:
+                _check_order(previous, [state], result)
+
+        self._replace("status", self._status(state, message, details), check, state in _ENDS)
 
     def write_result(self, status: str, exit_code: int, message: str, details: Any = None) -> None:
         """Replace result.json. With strict a second, different result is AlreadyFinished."""
         result = _result(status, exit_code, _now(), message, details)
-        self._replace(self.paths.result, result, lambda: self._check_second(result))
+        self._replace("result", result, lambda: _check_same(self._read("result"), result))
 
     def finish(self, status: str, exit_code: int, message: str, details: Any = None) -> int:
         """End a run: terminal event, result.json, status.json, in this order (invariant I9).
@@ -1106,16 +1092,14 @@ class Journal:
         """
         if details is not None and not isinstance(details, dict):
             raise LifecycleError("InvalidArgument", "details of a result are not an object")
-        facts = {name: value for name, value in (details or {}).items() if name != "exit_code"}
+        facts = dict(details or {})
+        facts.pop("exit_code", None)
         wanted = _result(status, exit_code, _now(), message, facts or None)
         with _Naming(self.paths.events), self._log as log:
-            if log.verdict is None:
-                self._check_second(wanted)
-                if self._strict:
-                    self._check_order(log.last["kind"] if log.last else None, [status])
-            elif not _is_same_result(log.verdict, wanted):
-                message = f"the run is {log.verdict['status']} already"
-                raise LifecycleError("AlreadyFinished", message)
+            before = log.verdict or self._read("result")
+            _check_same(before, wanted)
+            if self._strict and log.verdict is None:
+                _check_order(log.last_kind, [status], before)
             return self._end(log, wanted)
 
     def _end(self, log: _EventLog, wanted: dict[str, Any]) -> int:
@@ -1124,7 +1108,7 @@ class Journal:
             body = _event_body(wanted["status"], wanted["message"], facts, self._boot_id)
             self._append(log, [body], is_terminal=True)
         self._complete(log.verdict or wanted)
-        return int(log.last["seq"]) if log.last else 0
+        return log.last_seq
 
     def reserve(self) -> None:
         """Set disk space aside for the last words of a run, for when the disk is full."""
@@ -1151,11 +1135,9 @@ class Journal:
         with _Naming(self.paths.events):
             if lost is None:
                 os.stat(self.paths.events)  # never make what is not there
-            aside = self._set_aside(self.paths.status, "status")
-            aside += self._set_aside(self.paths.result, "result")
-            aside += self._log.repair()
+            aside = self._set_aside("status") + self._set_aside("result") + self._log.repair()
             with self._log as log:
-                verdict = log.verdict or self._read(self.paths.result, "result")
+                verdict = log.verdict or self._read("result")
                 if verdict is not None:
                     completed = self._complete(verdict)
                 elif lost is not None:
@@ -1166,98 +1148,77 @@ class Journal:
     def _append(
         self, log: _EventLog, bodies: Sequence[bytes], is_terminal: bool
     ) -> tuple[int, int]:
-        try:
-            return log.append(bodies, is_terminal)
-        except OSError as error:
-            self._free_reserve(error, is_terminal)
-        return log.append(bodies, is_terminal)
+        return self._with_reserve(lambda: log.append(bodies, is_terminal), is_terminal)
 
     def _replace(
         self,
-        path: str,
+        kind: str,
         fields: dict[str, Any],
         check: Callable[[], None] | None = None,
         is_terminal: bool = True,
     ) -> None:
-        data = json.dumps(fields, indent=2).encode("ascii") + b"\n"
+        """Write a document. check: what is to be refused, under its lock, with strict."""
+        path = getattr(self.paths, kind)
+        data = json.dumps(fields, indent=2).encode() + b"\n"
         check = check if self._strict else None
         with _Naming(path):
-            try:
-                return self._files.replace(path, data, check)
-            except OSError as error:
-                self._free_reserve(error, is_terminal)
-            return self._files.replace(path, data, check)
+            self._with_reserve(lambda: self._files.replace(path, data, check), is_terminal)
 
-    def _free_reserve(self, error: OSError, is_terminal: bool) -> None:
-        """Free the space that was set aside if a terminal record finds none; else raise again."""
-        if error.errno not in _NO_SPACE or not is_terminal or not os.path.exists(self._reserve):
-            raise error
+    def _with_reserve(self, work: Callable[[], _T], is_terminal: bool) -> _T:
+        """Do `work`; again, with the reserve freed, if it finds no space and is a run's end."""
+        try:
+            return work()
+        except OSError as error:
+            if error.errno not in _NO_SPACE or not is_terminal or not os.path.exists(self._reserve):
+                raise
         self._files.system.unlink(self._reserve)
+        return work()
 
     def _complete(self, verdict: dict[str, Any]) -> list[str]:
         """Write what is missing of a run's end, under the log's lock. Returns the file names."""
-        completed = []
-        if self._read(self.paths.result, "result") is None:
-            self._replace(self.paths.result, verdict)
-            completed.append(os.path.basename(self.paths.result))
-        else:  # who renamed it may have died before its name was durable
-            self._files.sync_directory(_directory(self.paths.result))
-        if self._state() not in (verdict["status"], *_OBSERVED_END):
-            status = self._status(verdict["status"], verdict["message"], verdict.get("details"))
-            self._replace(self.paths.status, status)
-            completed.append(os.path.basename(self.paths.status))
-        else:
-            self._files.sync_directory(_directory(self.paths.status))
-        return completed
+        state, message, details = verdict["status"], verdict["message"], verdict.get("details")
+        missing = {}
+        if self._read("result") is None:
+            missing["result"] = verdict
+        if self._state() not in (state, *_OBSERVED_END):
+            missing["status"] = self._status(state, message, details)
+        for kind in ("result", "status"):
+            if kind in missing:
+                self._replace(kind, missing[kind])
+            else:  # who renamed it may have died before its name was durable
+                self._files.sync_directory(_directory(getattr(self.paths, kind)))
+        return [os.path.basename(getattr(self.paths, kind)) for kind in missing]
 
     def _status(self, state: str, message: str, details: Any) -> dict[str, Any]:
-        times = {"updated_at": _now(), "message": message, "boot_id": self._boot_id}
-        return _document(details, {"state": state, **times})
+        head = {"state": state, "updated_at": _now(), "message": message, "boot_id": self._boot_id}
+        return _document(head, details)
 
     def _state(self) -> str | None:
         """The state in status.json; None if it is not there or unreadable: it tells no order."""
         try:
-            status = self._read(self.paths.status, "status")
+            status = self._read("status")
         except LifecycleError:
             return None
         return status["state"] if status else None
 
-    def _set_aside(self, path: str, kind: str) -> int:
+    def _set_aside(self, kind: str) -> int:
+        """Rename an unreadable document to `*.torn`. Returns how many there were."""
+        path = getattr(self.paths, kind)
         try:
-            self._read(path, kind)
+            self._read(kind)
         except LifecycleError:
             self._files.system.replace(path, f"{path}.torn")
             self._files.sync_directory(_directory(path))
             return 1
         return 0
 
-    def _read(self, path: str, kind: str) -> dict[str, Any] | None:
+    def _read(self, kind: str) -> dict[str, Any] | None:
+        path = getattr(self.paths, kind)
         data = self._files.read(path)
         try:
             return None if data is None else decode(kind, data)
         except LifecycleError as error:
             raise LifecycleError(error.name, f"{printable(path)}: {error}; run `recover`") from None
-
-    def _check_order(self, previous: str | None, states: Sequence[str]) -> None:
-        is_over = self._read(self.paths.result, "result") is not None
-        for state in states:
-            if is_over and state not in _OBSERVED_END:
-                raise LifecycleError("AlreadyFinished", f"{state} after the result")
-            check_transition(previous, state)
-            previous = state
-
-    def _check_status_order(self, state: str) -> None:
-        previous = self._state()
-        result = self._read(self.paths.result, "result")
-        if result is not None and state == result["status"]:  # it comes last, see finish
-            check_transition(None if previous == state else previous, state)
-        elif previous != state:
-            self._check_order(previous, [state])
-
-    def _check_second(self, result: dict[str, Any]) -> None:
-        before = self._read(self.paths.result, "result")
-        if before is not None and not _is_same_result(before, result):
-            raise LifecycleError("AlreadyFinished", f"the result is {before['status']} already")
 
 
 # --- the command line of the guest helper --------------------------------------------------------
