@@ -446,19 +446,23 @@ class Paths:
         status: StrPath | None = None,
         result: StrPath | None = None,
     ) -> None:
-        def path(given: StrPath | None, name: str) -> str:
-            return os.path.join(self.directory, name) if given is None else os.fspath(given)
-
         self.directory = os.fspath(directory) or "."
-        self.events = path(events, "events.jsonl")
-        self.seq = os.fspath(f"{self.events}.seq" if seq is None else seq)
-        self.status = path(status, "status.json")
-        self.result = path(result, "result.json")
-        for name in (self.events, self.seq, self.status, self.result):
-            if not os.path.basename(name) or "\0" in name or not _is_encodable(name):
-                raise LifecycleError("InvalidArgument", f"{ascii(name)[:60]} is no path of a file")
+        self.events = self._place(events, "events.jsonl")
+        self.seq = self._place(f"{self.events}.seq" if seq is None else seq, "")
+        self.status = self._place(status, "status.json")
+        self.result = self._place(result, "result.json")
         if os.path.abspath(self.events) == os.path.abspath(self.seq):
             raise LifecycleError("InvalidArgument", "the log cannot be its own sequence file")
+
+    def _place(self, given: StrPath | None, usual: str) -> str:
+        path = os.path.join(self.directory, usual) if given is None else os.fspath(given)
+        try:
+            is_good = os.path.basename(path) and b"\0" not in os.fsencode(path)
+        except UnicodeEncodeError:
+            is_good = False
+        if not is_good:
+            raise LifecycleError("InvalidArgument", f"{ascii(path)[:60]} is no path of a file")
+        return path
 
 
 class _Naming:
@@ -482,13 +486,6 @@ def printable(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
-def _is_encodable(path: str) -> bool:
-    try:
-        return bool(os.fsencode(path))
-    except UnicodeEncodeError:
-        return False
-
-
 def _directory(path: str) -> str:
     return os.path.dirname(path) or "."
 
@@ -500,13 +497,7 @@ def lock_file(fd: int, timeout_s: float) -> bool:
     them; so a thread queues for us. If we give up, it lives on until it gets the lock, and
     drops it with its own descriptor; so the caller has to close `fd` then.
     """
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        pass
     is_over = _thread.allocate_lock()
-    is_over.acquire()
     errors: list[OSError] = []
 
     def queue(queued: int) -> None:
@@ -518,7 +509,12 @@ def lock_file(fd: int, timeout_s: float) -> bool:
             os.close(queued)
             is_over.release()
 
-    _thread.start_new_thread(queue, (os.dup(fd),))
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        is_over.acquire()
+        _thread.start_new_thread(queue, (os.dup(fd),))
     if not is_over.acquire(timeout=max(0.0, timeout_s)):
         return False
     if errors:
@@ -685,19 +681,22 @@ class _EventLog:
     """
 
     def __init__(self, paths: Paths, files: _Files) -> None:
-        self._last: dict[str, Any] | None = None  # event with the highest seq; None: no event
-        self._verdict: dict[str, Any] | None = None  # the result.json that the log stands for
-        self._unread: tuple[int, int] | None = None  # where good events stand, not yet noted
         self._paths = paths
         self._files = files
         self._system = files.system
         self._lock_fd = -1
         self._fd = -1
+        self._is_first = False  # an empty log: no seq was used up before
+        self._poison = ""  # why there is no going on
+        self._forget()
+
+    def _forget(self) -> None:
         self._base = 0  # the highest seq that is used up
         self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
-        self._is_first = False  # an empty log: no seq was used up before
         self._mark = b""  # what stood at the log's end then: it is still the same log
-        self._poison: LifecycleError | None = None
+        self._last: dict[str, Any] | None = None  # event with the highest seq; None: no event
+        self._verdict: dict[str, Any] | None = None  # the result.json that the log stands for
+        self._unread: tuple[int, int] | None = None  # where good events stand, not yet noted
 
     @property
     def last_kind(self) -> str | None:
@@ -720,13 +719,11 @@ class _EventLog:
             return
         start, end = self._unread
         self._unread = None
-        events: list[dict[str, Any]] = []
         for line in reversed(self._files.read_at(self._fd, start, end - start).split(b"\n")[:-1]):
-            events.append(decode("event", line))
-            if events[-1]["kind"] not in _OBSERVED_END:
-                break
-        for event in reversed(events):
+            event = decode("event", line)
             self._note(event)
+            if event["kind"] not in _OBSERVED_END:
+                break
 
     def __enter__(self) -> _EventLog:
         is_new = self._acquire()
@@ -753,15 +750,15 @@ class _EventLog:
             pieces = self._set_aside()
             self._look(is_new)
             if self.last_kind or not self._base:  # else see _is_first
-                self.settle(self._system.fstat(self._fd).st_size)
+                self._settle(self._system.fstat(self._fd).st_size)
             return pieces
         finally:
             self.__exit__()
 
     def _acquire(self) -> bool:
         """Lock, and open what is at the paths now. Returns whether the log is new."""
-        if self._poison is not None:
-            raise LifecycleError(self._poison.name, f"{self._poison}; start a new writer")
+        if self._poison:
+            raise LifecycleError("IOFailed", f"{self._poison}; start a new writer")
         files, paths = self._files, self._paths
         files.check_regular(paths.events)  # before a sequence file is left beside it
         is_new = False
@@ -793,12 +790,6 @@ class _EventLog:
         self._fd = -1
         self._forget()
 
-    def _forget(self) -> None:
-        self._left = None
-        self._mark = b""
-        self._base = 0
-        self._last = self._verdict = self._unread = None
-
     def _note(self, event: dict[str, Any]) -> None:
         if self._last is None or event["seq"] > self._last["seq"]:
             self._last = event
@@ -815,9 +806,9 @@ class _EventLog:
         used, in_flight = parse_seq(seq_text)
         news = self._news(size)
         is_ours = len(seq_text) == 21 and not in_flight  # no older helper leaves 21 bytes
-        if is_ours and news and self._left and news.endswith(b', "seq": %d}\n' % (used or 0)):
+        if is_ours and news and news[1].endswith(b', "seq": %d}\n' % (used or 0)):
             # A writer of ours came last: it has judged all that stands before its own events.
-            self._go_on(self._left[1], news, used or 0)
+            self._go_on(*news, used or 0)
             self._left = (seq_text, size)
             return
         self._catch_up()
@@ -825,7 +816,7 @@ class _EventLog:
         self._left = None
         if keep < len(tail):
             self._save_torn([tail[keep:]], is_needed=False)
-            self._truncate(start + keep)
+            self._sync(self._fd, self._paths.events, start + keep)
         elif in_flight:  # its writer may have died before its sync: now it may be built upon
             self._sync(self._fd, self._paths.events)
         self._mark = (self._mark + tail[:keep])[-MARK:]
@@ -847,17 +838,14 @@ class _EventLog:
         self._mark = (self._mark + data)[-MARK:]
 
     def _judge(
-        self, seq_text: bytes, size: int, tail: bytes | None
+        self, seq_text: bytes, size: int, news: tuple[int, bytes] | None
     ) -> tuple[int, bytes, list[dict[str, Any]], int]:
-        """Judge what is new in the log: (its offset, its bytes, and what judge_tail says).
-
-        tail: what is new if this is the log that we left, else None.
-        """
+        """Judge what is new in the log: (its offset, its bytes, and what judge_tail says)."""
         in_flight = parse_seq(seq_text)[1]
         path = self._paths.events
         try:
-            if tail is not None and self._left is not None:
-                return (self._left[1], tail, *judge_tail(tail, in_flight))
+            if news is not None:
+                return (*news, *judge_tail(news[1], in_flight))
             self._forget()
             if seq_text.startswith(b"{"):
                 path = self._paths.seq
@@ -870,19 +858,17 @@ class _EventLog:
         except LifecycleError as error:
             raise LifecycleError(error.name, f"{printable(path)}: {error}") from None
 
-    def _news(self, size: int) -> bytes | None:
-        """What others appended since we left; None if this is not the log that we left."""
+    def _news(self, size: int) -> tuple[int, bytes] | None:
+        """What others appended since we left, and where; None if this is not the log we left."""
         if self._left is None:
             return None
-        start = self._left[1] - len(self._mark)
+        end = self._left[1]
+        start = end - len(self._mark)
         data = self._files.read_at(self._fd, start, size - start)
-        return data[len(self._mark) :] if data.startswith(self._mark) else None
+        return (end, data[len(self._mark) :]) if data.startswith(self._mark) else None
 
     def _judge_end(self, size: int, in_flight: bool) -> tuple[int, bytes, list[Any], int]:
-        """Judge as much of the log's end as it takes to find an event.
-
-        Returns (offset of what was judged, its bytes, and what judge_tail says of them).
-        """
+        """Judge as much of the log's end as it takes to find an event; see _judge."""
         span = MAX_BATCH
         while True:
             offset = max(0, size - span)
@@ -905,14 +891,11 @@ class _EventLog:
         """
         size = self._system.fstat(self._fd).st_size
         first, last = self._base + 1, self._base + len(bodies)
-        data = b"".join(
-            b'%s, "seq": %d}\n' % (body, seq) for seq, body in zip(range(first, last + 1), bodies)
-        )
+        data = b"".join(b'%s, "seq": %d}\n' % (body, first + n) for n, body in enumerate(bodies))
         if last > MAX_SEQ or (size + len(data) > MAX_LOG and not is_terminal):
             what = "seqs" if last > MAX_SEQ else f"{MAX_LOG} bytes"
-            raise LifecycleError(
-                "Limit", f"{printable(self._paths.events)}: all {what} are used up"
-            )
+            message = f"{printable(self._paths.events)}: all {what} are used up"
+            raise LifecycleError("Limit", message)
         self._left = None  # until this has ended well, the next one looks again
         in_flight = self._unread is not None or self._last is not None or self._is_first
         if self._system.pwrite(self._lock_fd, encode_seq(last, in_flight), 0) != 21:
@@ -921,15 +904,15 @@ class _EventLog:
         try:
             self._files.write(self._fd, data)
         except OSError:
-            self._truncate(size)
-            self.settle(size)
+            self._sync(self._fd, self._paths.events, size)
+            self._settle(size)
             raise
         self._sync(self._fd, self._paths.events)
         self._go_on(size, data, last)
-        self.settle(size + len(data))
+        self._settle(size + len(data))
         return first, last
 
-    def settle(self, size: int) -> None:
+    def _settle(self, size: int) -> None:
         """Write `0N`. A failure is no error: with `+N` the next writer looks at the log."""
         text = encode_seq(self._base, False)
         try:
@@ -940,23 +923,18 @@ class _EventLog:
         except OSError:
             self._left = None
 
-    def _truncate(self, size: int) -> None:
-        try:
-            self._system.ftruncate(self._fd, size)
-        except OSError as error:
-            self._give_up(self._paths.events, error)
-        self._sync(self._fd, self._paths.events)
+    def _sync(self, fd: int, path: str, cut_to: int | None = None) -> None:
+        """Sync a file, which is cut first if `cut_to` is given.
 
-    def _sync(self, fd: int, path: str) -> None:
+        A failure is final: the kernel reports it once and forgets what was not written.
+        """
         try:
+            if cut_to is not None:
+                self._system.ftruncate(fd, cut_to)
             self._system.fdatasync(fd)
         except OSError as error:
-            self._give_up(path, error)
-
-    def _give_up(self, path: str, error: OSError) -> NoReturn:
-        """A failed sync is final: the kernel reports it once and forgets what was not written."""
-        self._poison = LifecycleError("IOFailed", f"{printable(path)}: {error.strerror}")
-        raise self._poison from error
+            self._poison = f"{printable(path)}: {error.strerror}"
+            raise LifecycleError("IOFailed", self._poison) from error
 
     def _set_aside(self, only_glued: bool = False) -> int:
         """Put the bad lines of the whole log into `*.torn`. Returns the number of pieces.
@@ -967,14 +945,14 @@ class _EventLog:
         seq_text = self._files.read_at(self._lock_fd, 0, 64)
         parts = part_log(log, parse_seq(seq_text)[1])
         bad = [piece for piece, _, _ in parts if piece]
-        last = max((i for i, (_, event, _) in enumerate(parts) if event is not None), default=-1)
-        is_foreign = any(piece and event is None for piece, event, _ in parts[: last + 1])
-        if not bad or (only_glued and (is_foreign or last < 0)):
+        are_bad = [event is None for piece, event, _ in parts if piece or event is not None]
+        is_tail = are_bad == sorted(are_bad)  # those without an event come behind those with one
+        if not bad or (only_glued and (all(are_bad) or not is_tail)):
             return 0
         self._save_torn(bad, is_needed=True)
         data = b"".join(line + b"\n" for _, event, line in parts if event is not None)
         if log.startswith(data):
-            self._truncate(len(data))
+            self._sync(self._fd, self._paths.events, len(data))
         else:
             # One byte more than ours has: who comes after a kill syncs the new log's name.
             self._system.pwrite(self._lock_fd, seq_text.ljust(21, b"\n")[:21] + b"\n", 0)
@@ -1059,10 +1037,11 @@ class Journal:
         if size > MAX_BATCH:
             raise LifecycleError("TooLarge", f"{size} bytes of events at once; at most {MAX_BATCH}")
         kinds = [item[0] for item in items]
+        is_end = all(kind in _ENDS for kind in kinds)
         with _Naming(self.paths.events), self._log as log:
             if self._strict:
                 _check_order(log.last_kind, kinds, self._read("result"))
-            return self._append(log, bodies, all(kind in _ENDS for kind in kinds))
+            return self._with_reserve(lambda: log.append(bodies, is_end), is_end)
 
     def write_status(self, state: str, message: str, details: Any = None) -> None:
         """Replace status.json."""
@@ -1106,7 +1085,7 @@ class Journal:
         if log.verdict is None:
             facts = {**(wanted.get("details") or {}), "exit_code": wanted["exit_code"]}
             body = _event_body(wanted["status"], wanted["message"], facts, self._boot_id)
-            self._append(log, [body], is_terminal=True)
+            self._with_reserve(lambda: log.append([body], is_terminal=True))
         self._complete(log.verdict or wanted)
         return log.last_seq
 
@@ -1145,11 +1124,6 @@ class Journal:
                     completed = ["events.jsonl", "result.json", "status.json"]
         return {"set_aside": aside, "completed": completed}
 
-    def _append(
-        self, log: _EventLog, bodies: Sequence[bytes], is_terminal: bool
-    ) -> tuple[int, int]:
-        return self._with_reserve(lambda: log.append(bodies, is_terminal), is_terminal)
-
     def _replace(
         self,
         kind: str,
@@ -1164,7 +1138,7 @@ class Journal:
         with _Naming(path):
             self._with_reserve(lambda: self._files.replace(path, data, check), is_terminal)
 
-    def _with_reserve(self, work: Callable[[], _T], is_terminal: bool) -> _T:
+    def _with_reserve(self, work: Callable[[], _T], is_terminal: bool = True) -> _T:
         """Do `work`; again, with the reserve freed, if it finds no space and is a run's end."""
         try:
             return work()
@@ -1246,11 +1220,8 @@ def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     ours = Parser(prog=prog, add_help=False, allow_abbrev=False)
     ours.add_argument("--strict", action="store_true")
     ours.add_argument("--mode", default="0644")
-    parser = Parser(
-        prog=prog,
-        description="Write pika-cloud lifecycle artifacts durably.",
-        epilog=_EPILOG,
-    )
+    description = "Write pika-cloud lifecycle artifacts durably."
+    parser = Parser(prog=prog, description=description, epilog=_EPILOG)
     _add_verbs(parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=prog))
     given, rest = ours.parse_known_args(argv)
     return parser.parse_args(rest, given)
