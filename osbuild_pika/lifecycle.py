@@ -289,9 +289,8 @@ def _check_same(before: dict[str, Any] | None, result: dict[str, Any]) -> None:
 
 def _now() -> str:
     """The local time in RFC 3339 with its offset, to the second."""
-    now = time.localtime()
-    offset = time.strftime("%z", now)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', now)}{offset[:3]}:{offset[3:]}"
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return f"{now[:-2]}:{now[-2:]}"
 
 
 def boot_id() -> str | None:
@@ -694,36 +693,7 @@ class _EventLog:
         self._base = 0  # the highest seq that is used up
         self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
         self._mark = b""  # what stood at the log's end then: it is still the same log
-        self._last: dict[str, Any] | None = None  # event with the highest seq; None: no event
-        self._verdict: dict[str, Any] | None = None  # the result.json that the log stands for
-        self._unread: tuple[int, int] | None = None  # where good events stand, not yet noted
-
-    @property
-    def last_kind(self) -> str | None:
-        self._catch_up()
-        return self._last["kind"] if self._last else None
-
-    @property
-    def last_seq(self) -> int:
-        self._catch_up()
-        return self._last["seq"] if self._last else 0
-
-    @property
-    def verdict(self) -> dict[str, Any] | None:
-        self._catch_up()
-        return self._verdict
-
-    def _catch_up(self) -> None:
-        """Note the unread events from the last one back to one that says how the run stands."""
-        if self._unread is None:
-            return
-        start, end = self._unread
-        self._unread = None
-        for line in reversed(self._files.read_at(self._fd, start, end - start).split(b"\n")[:-1]):
-            event = decode("event", line)
-            self._note(event)
-            if event["kind"] not in _OBSERVED_END:
-                break
+        self._has_events = False
 
     def __enter__(self) -> _EventLog:
         is_new = self._acquire()
@@ -749,7 +719,7 @@ class _EventLog:
         try:
             pieces = self._set_aside()
             self._look(is_new)
-            if self.last_kind or not self._base:  # else see _is_first
+            if self._has_events or not self._base:  # else see _is_first
                 self._settle(self._system.fstat(self._fd).st_size)
             return pieces
         finally:
@@ -790,12 +760,21 @@ class _EventLog:
         self._fd = -1
         self._forget()
 
-    def _note(self, event: dict[str, Any]) -> None:
-        if self._last is None or event["seq"] > self._last["seq"]:
-            self._last = event
-            self._base = max(self._base, event["seq"])
-        if event["kind"] not in _OBSERVED_END:  # they come after a verdict, the rest starts anew
-            self._verdict = result_of(event)
+    def ending(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The last event, and the result.json that the log stands for; None: there is none."""
+        last = None
+        size = self._system.fstat(self._fd).st_size
+        start, span = size, 4096
+        while start > 0:
+            start = max(0, size - span)
+            data = self._files.read_at(self._fd, start, size - start)
+            lines = data.split(b"\n")[1 if start else 0 : -1]
+            for event in (_find_event(line)[1] for line in reversed(lines)):
+                last = last or event
+                if event is not None and event["kind"] not in _OBSERVED_END:
+                    return last, result_of(event)  # what the host sees comes after a verdict
+            span *= 4
+        return last, None
 
     def _look(self, is_new: bool) -> None:
         """Find the last event and the highest seq; cut what a dead writer left."""
@@ -808,10 +787,9 @@ class _EventLog:
         is_ours = len(seq_text) == 21 and not in_flight  # no older helper leaves 21 bytes
         if is_ours and news and news[1].endswith(b', "seq": %d}\n' % (used or 0)):
             # A writer of ours came last: it has judged all that stands before its own events.
-            self._go_on(*news, used or 0)
+            self._go_on(news[1], used or 0)
             self._left = (seq_text, size)
             return
-        self._catch_up()
         start, tail, events, keep = self._judge(seq_text, size, news)
         self._left = None
         if keep < len(tail):
@@ -820,8 +798,8 @@ class _EventLog:
         elif in_flight:  # its writer may have died before its sync: now it may be built upon
             self._sync(self._fd, self._paths.events)
         self._mark = (self._mark + tail[:keep])[-MARK:]
-        for event in events:
-            self._note(event)
+        self._has_events = self._has_events or bool(events)
+        self._base = max([self._base, *(event["seq"] for event in events)])
         # Beside `+N` all seqs that are used up stand in the log, unless it was taken away since.
         # An unreadable sequence file counts as none.
         if used is not None and (is_new or not in_flight):
@@ -831,10 +809,10 @@ class _EventLog:
         self._is_first = not self._base or (self._base == 1 and len(seq_text) != 21)
         self._left = (seq_text, start + keep)
 
-    def _go_on(self, start: int, data: bytes, last: int) -> None:
-        """Take note of good events in the log at `start`, the last of which has the seq `last`."""
+    def _go_on(self, data: bytes, last: int) -> None:
+        """Take note of good events at the log's end, the last of which has the seq `last`."""
         self._base = last
-        self._unread = (self._unread[0] if self._unread else start), start + len(data)
+        self._has_events = True
         self._mark = (self._mark + data)[-MARK:]
 
     def _judge(
@@ -897,7 +875,7 @@ class _EventLog:
             message = f"{printable(self._paths.events)}: all {what} are used up"
             raise LifecycleError("Limit", message)
         self._left = None  # until this has ended well, the next one looks again
-        in_flight = self._unread is not None or self._last is not None or self._is_first
+        in_flight = self._has_events or self._is_first
         if self._system.pwrite(self._lock_fd, encode_seq(last, in_flight), 0) != 21:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._paths.seq)
         self._sync(self._lock_fd, self._paths.seq)
@@ -908,7 +886,7 @@ class _EventLog:
             self._settle(size)
             raise
         self._sync(self._fd, self._paths.events)
-        self._go_on(size, data, last)
+        self._go_on(data, last)
         self._settle(size + len(data))
         return first, last
 
@@ -1040,7 +1018,8 @@ class Journal:
         is_end = all(kind in _ENDS for kind in kinds)
         with _Naming(self.paths.events), self._log as log:
             if self._strict:
-                _check_order(log.last_kind, kinds, self._read("result"))
+                last, _ = log.ending()
+                _check_order(last["kind"] if last else None, kinds, self._read("result"))
             return self._with_reserve(lambda: log.append(bodies, is_end), is_end)
 
     def write_status(self, state: str, message: str, details: Any = None) -> None:
@@ -1075,19 +1054,21 @@ class Journal:
         facts.pop("exit_code", None)
         wanted = _result(status, exit_code, _now(), message, facts or None)
         with _Naming(self.paths.events), self._log as log:
-            before = log.verdict or self._read("result")
+            last, verdict = log.ending()
+            before = verdict or self._read("result")
             _check_same(before, wanted)
-            if self._strict and log.verdict is None:
-                _check_order(log.last_kind, [status], before)
+            if self._strict and verdict is None:
+                _check_order(last["kind"] if last else None, [status], before)
             return self._end(log, wanted)
 
     def _end(self, log: _EventLog, wanted: dict[str, Any]) -> int:
-        if log.verdict is None:
+        if log.ending()[1] is None:
             facts = {**(wanted.get("details") or {}), "exit_code": wanted["exit_code"]}
             body = _event_body(wanted["status"], wanted["message"], facts, self._boot_id)
             self._with_reserve(lambda: log.append([body], is_terminal=True))
-        self._complete(log.verdict or wanted)
-        return log.last_seq
+        last, verdict = log.ending()
+        self._complete(verdict or wanted)
+        return last["seq"] if last else 0
 
     def reserve(self) -> None:
         """Set disk space aside for the last words of a run, for when the disk is full."""
@@ -1116,7 +1097,7 @@ class Journal:
                 os.stat(self.paths.events)  # never make what is not there
             aside = self._set_aside("status") + self._set_aside("result") + self._log.repair()
             with self._log as log:
-                verdict = log.verdict or self._read("result")
+                verdict = log.ending()[1] or self._read("result")
                 if verdict is not None:
                     completed = self._complete(verdict)
                 elif lost is not None:
