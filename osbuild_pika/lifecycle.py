@@ -14,6 +14,7 @@ append one line. What is promised here, with its limits, stands at `Journal`.
 from __future__ import annotations
 
 import _thread
+import collections
 import errno
 import fcntl
 import json
@@ -24,9 +25,8 @@ import time
 
 TYPE_CHECKING = False  # spares the guest 5 ms: typing is for the type checker alone
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn, TypeVar, Union
+    from typing import Any, TypeVar, Union
 
     StrPath = Union[str, os.PathLike[str]]
     _T = TypeVar("_T")
@@ -45,6 +45,7 @@ MAX_BATCH = 256 * 1024  # bytes of one write; see judge_tail for why it is bound
 MAX_LOG = 16 * 1024 * 1024  # bytes of events.jsonl after which only terminal events are taken
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a status.json or result.json; indenting makes them long
 MAX_SEQ = 10**19 - 1  # 19 digits are what a sequence file of 21 bytes holds
+MAX_READ = 4 * MAX_LOG  # bytes of a file that are ever read: what is larger, no writer wrote
 TAIL = 64 * 1024  # bytes at the end of a log that a new writer reads line by line
 MARK = 64  # bytes at the end of a log by which its writer knows it again: the last event's seq
 RESERVE = 128 * 1024  # bytes kept free for the last words of a run
@@ -83,8 +84,8 @@ class _Object(dict):  # type: ignore[type-arg]
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         if len(self) != len(pairs):
-            keys = [key for key, _ in pairs]
-            self.duplicates = tuple(key for key in self if keys.count(key) > 1)
+            counts = collections.Counter(key for key, _ in pairs)
+            self.duplicates = tuple(key for key, count in counts.items() if count > 1)
 
 
 def _float(digits: str) -> float:
@@ -621,6 +622,8 @@ class _Files:
 
     def read_at(self, fd: int, offset: int, size: int) -> bytes:
         """Read up to `size` bytes; fewer only at the end of the file."""
+        if size > MAX_READ:
+            raise OSError(errno.EINVAL, f"{size} bytes would have to be read; set the file aside")
         pieces = []
         while size > 0:
             piece = self.system.pread(fd, size, offset)
@@ -1179,84 +1182,120 @@ class Journal:
 # --- the command line of the guest helper --------------------------------------------------------
 
 
-_EPILOG = (
-    "Every VERB also takes --strict (refuse what is out of order) and --mode OCTAL (of the files;"
-    " default 0644)."
-)
+# verb -> (what it does, options that it needs, the others)
+_PATH, _MORE = "events-path", ("details-json",)
+_VERBS = {
+    "status": ("replace status.json", ("status-path", "state", "message"), _MORE),
+    "event": ("append to events.jsonl", (_PATH, "kind", "message"), ("seq-path", *_MORE)),
+    "result": ("replace result.json", ("result-path", "status", "exit-code", "message"), _MORE),
+    "recover": ("put the files of killed writers in order", (_PATH,), ("seq-path",)),
+}
 
 
-def _parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
-    import argparse  # only the command line needs it; hosts that import this file do not
+def _usage(prog: str) -> str:
+    lines = [f"usage: {prog} VERB OPTIONS", "", "Write pika-cloud lifecycle artifacts durably.", ""]
+    for verb, (text, needed, others) in _VERBS.items():
+        options = [f"--{name} {name.upper()}" for name in needed]
+        options += [f"[--{name} {name.upper()}]" for name in others]
+        lines += [f"  {verb:<8} {text}", f"           {' '.join(options)}"]
+    return (
+        "\n".join(lines)
+        + f"""
 
-    class Parser(argparse.ArgumentParser):
-        def __init__(self, **options: Any) -> None:
-            # Else argparse imports what asks for the terminal's width, at every call.
-            layout = argparse.HelpFormatter
-            super().__init__(formatter_class=lambda prog: layout(prog, width=80), **options)
-
-        def error(self, message: str) -> NoReturn:
-            self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
-
-    # Ours are parsed apart: abbreviations that older helpers took must not become ambiguous.
-    ours = Parser(prog=prog, add_help=False, allow_abbrev=False)
-    ours.add_argument("--strict", action="store_true")
-    ours.add_argument("--mode", default="0644")
-    description = "Write pika-cloud lifecycle artifacts durably."
-    parser = Parser(prog=prog, description=description, epilog=_EPILOG)
-    _add_verbs(parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=prog))
-    given, rest = ours.parse_known_args(argv)
-    return parser.parse_args(rest, given)
+STATE and KIND: {" ".join(STATES)}
+STATUS: {" ".join(RESULT_STATUSES)}
+Every VERB also takes --strict (refuse what is out of order) and --mode OCTAL (of the files;
+default 0644). Options may be shortened. SEQ-PATH is EVENTS-PATH.seq if not given."""
+    )
 
 
-def _add_verbs(verbs: Any) -> None:
-    for verb, path, word, known, text in (
-        ("status", "--status-path", "--state", STATES, "replace status.json"),
-        ("event", "--events-path", "--kind", STATES, "append one event to events.jsonl"),
-        ("result", "--result-path", "--status", RESULT_STATUSES, "replace result.json"),
-        ("recover", "--events-path", "", (), "put the files of killed writers in order"),
-    ):
-        command = verbs.add_parser(verb, help=text, description=text, epilog=_EPILOG)
-        command.add_argument(path, required=True, metavar="PATH")
-        if path == "--events-path":
-            command.add_argument("--seq-path", metavar="PATH", help="default: EVENTS_PATH.seq")
-        if word:
-            command.add_argument(word, required=True, choices=known, dest="word")
-            command.add_argument("--message", required=True)
-            command.add_argument("--details-json", metavar="JSON", help="more facts, any JSON")
-        if verb == "result":
-            command.add_argument("--exit-code", required=True, type=int, metavar="N")
+def _part_ours(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Take --strict and --mode out: abbreviations that older helpers took stay unambiguous."""
+    given = {"mode": "0644"}
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--strict":
+            given["strict"] = "yes"
+        elif name == "--mode":
+            given["mode"] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    return given, rest
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    given = vars(arguments)
+def _parse(argv: Sequence[str]) -> dict[str, str]:
+    """Options by name, and "verb"; {} if help is asked for. Raises LifecycleError."""
+    import getopt  # argparse would take 6 ms more of a call that is made for each event
+
+    given, rest = _part_ours(argv)
+    if rest[:1] in (["-h"], ["--help"]):
+        return {}
+    if not rest or rest[0] not in _VERBS:
+        what = f"unknown VERB {ascii(rest[0])[:60]}" if rest else "no VERB is given"
+        raise LifecycleError("InvalidArgument", f"{what}; known are {', '.join(_VERBS)}")
+    _, needed, others = _VERBS[rest[0]]
     try:
-        mode = int(given["mode"], 8)
+        names = [f"{name}=" for name in needed + others]
+        pairs, extra = getopt.getopt(rest[1:], "h", [*names, "help"])
+    except getopt.GetoptError as error:
+        raise LifecycleError(
+            "InvalidArgument", f"{printable(error.msg[:200])}; see --help"
+        ) from None
+    if extra:
+        raise LifecycleError("InvalidArgument", f"{ascii(extra[0])[:60]} is no option; see --help")
+    given.update((name[2:], value) for name, value in pairs)
+    if {"-h", "--help"} & {name for name, _ in pairs}:
+        return {}
+    missing = [f"--{name}" for name in needed if name not in given]
+    if missing:
+        raise LifecycleError("InvalidArgument", f"{', '.join(missing)} must be given; see --help")
+    return {**given, "verb": rest[0]}
+
+
+def _to_int(what: str, text: str, base: int) -> int:
+    try:
+        return int(text, base)
     except ValueError:
-        mode = -1
+        kind = "an octal file mode such as 0644" if base == 8 else "an integer"
+        message = f"{what} {ascii(text)[:60]} is not {kind}"
+        raise LifecycleError("InvalidArgument", message) from None
+
+
+def _run(given: dict[str, str]) -> str:
+    """Do what the command line says. Returns what is to be printed."""
+    mode = _to_int("--mode", given["mode"], 8)
     if not 0 <= mode <= 0o777:
-        message = f"--mode {ascii(given['mode'])[:60]} is not an octal file mode such as 0644"
-        raise LifecycleError("InvalidArgument", message)
-    names = ("events", "seq", "status", "result")
-    files = {name: given.get(f"{name}_path") for name in names}
+        raise LifecycleError("InvalidArgument", "--mode is not between 0 and 0777")
+    files = {name: given.get(f"{name}-path") for name in ("events", "seq", "status", "result")}
     directory = _directory(next(path for path in files.values() if path is not None))
-    text = given.get("details_json")
+    text, message = given.get("details-json"), given.get("message", "")
     details = None if text is None else parse_details(text)
-    with Journal(Paths(directory, **files), strict=arguments.strict, mode=mode) as journal:
-        if arguments.verb == "status":
-            journal.write_status(arguments.word, arguments.message, details)
-        elif arguments.verb == "event":
-            journal.append(arguments.word, arguments.message, details)
-        elif arguments.verb == "result":
-            journal.write_result(arguments.word, arguments.exit_code, arguments.message, details)
+    with Journal(Paths(directory, **files), strict="strict" in given, mode=mode) as journal:
+        if given["verb"] == "status":
+            journal.write_status(given["state"], message, details)
+        elif given["verb"] == "event":
+            journal.append(given["kind"], message, details)
+        elif given["verb"] == "result":
+            code = _to_int("--exit-code", given["exit-code"], 10)
+            journal.write_result(given["status"], code, message, details)
         else:
             done = journal.recover()
-            print(f"set aside: {done['set_aside']}; completed: {', '.join(done['completed']) or 0}")
+            return (
+                f"set aside: {done['set_aside']}; completed: {', '.join(done['completed']) or 0}\n"
+            )
+    return ""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "pika-cloud-lifecycle") -> int:
     """The command line. Returns 0 done, 1 the disk or a file failed, 2 bad argument."""
     try:
-        _run(_parse(argv, prog))
+        given = _parse(sys.argv[1:] if argv is None else argv)
+        told = _run(given) if given else _usage(prog) + "\n"
+        with _Naming("standard output"):
+            sys.stdout.write(told)
+            sys.stdout.flush()
     except LifecycleError as error:
         print(f"{prog}: {error.name}: {error}", file=sys.stderr)
         return 2 if error.is_bad_argument else 1
