@@ -1,5 +1,7 @@
 """What can go wrong, and the exit code that says so."""
 
+import signal
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -29,3 +31,52 @@ class InputError(PikaError):
     """An argument or an input file is wrong."""
 
     exit_code = ExitCode.BAD_INPUT
+
+
+class RemoteError(PikaError):
+    """A host service answered with an exception.
+
+    name: its class, or one of our stable error names. backtrace: text, of the service.
+    """
+
+    def __init__(self, service: str, name: str, value: str, backtrace: str) -> None:
+        super().__init__(f"{service}: {name}: {value}")
+        self.service = service
+        self.name = name
+        self.value = value
+        self.backtrace = backtrace
+
+
+class ServiceDied(PikaError):
+    """A host service ended without an answer.
+
+    status: as of subprocess, None if it still runs. lines: the last ones that it printed.
+    """
+
+    def __init__(self, service: str, status: int | None, lines: Sequence[str]) -> None:
+        how = "closed its socket" if status is None else describe_status(status)
+        last = f"; its last words: {' | '.join(lines[-3:])}" if lines else ""
+        super().__init__(f"{service}: the service {how} without an answer{last}")
+        self.service = service
+        self.status = status
+        self.lines = tuple(lines)
+
+
+class ServiceTimeout(PikaError):
+    """A host service did not answer in time."""
+
+    exit_code = ExitCode.TIMED_OUT
+
+    def __init__(self, service: str, call: str, timeout_s: float) -> None:
+        super().__init__(f"{service}: no answer to {call} within {timeout_s:g} s")
+        self.service = service
+
+
+def describe_status(status: int) -> str:
+    """Words for an exit status in subprocess's form (negative: the signal)."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
