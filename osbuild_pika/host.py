@@ -15,9 +15,7 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections import deque
 
@@ -26,7 +24,9 @@ from osbuild_pika.errors import InputError, PikaError, RemoteError, ServiceDied,
 from osbuild_pika.lifecycle import LifecycleError
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # subprocess and threading: only managers pay for them, services start often
+    import subprocess
+    import threading
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Self
 
@@ -47,10 +47,7 @@ class Service:
 
     @classmethod
     def from_args(cls, argv: Sequence[str] | None = None) -> Self:
-        """Make the service from the arguments that a manager gives: --service-id, --service-fd.
-
-        Raises InputError without them.
-        """
+        """Make the service from a manager's --service-id, --service-fd. Raises InputError."""
         arguments = list(sys.argv[1:] if argv is None else argv)
         given = dict(zip(arguments[::2], arguments[1::2], strict=False))
         if not given.get("--service-fd", "").isdecimal():
@@ -76,8 +73,7 @@ class Service:
     def main(self) -> None:
         """Serve until the manager closes its end, then stop.
 
-        SIGINT and SIGTERM go to the whole group: the manager decides when, and in which order,
-        services end.
+        SIGINT and SIGTERM go to the whole group: the manager decides when services end.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -88,11 +84,11 @@ class Service:
 
     def serve(self) -> None:
         while True:
+            fds: Sequence[int] = ()
             try:
                 received = self.connection.receive()
             except wire.ProtocolError as error:
                 answer = wire.encode(failure_of(error))
-                fds: Sequence[int] = ()
             else:
                 if received is None:
                     return
@@ -213,6 +209,8 @@ class ServiceClient:
             self._on_signal(message.value)
 
     def _death(self) -> ServiceDied:
+        import subprocess
+
         try:
             status = self.process.wait(timeout=DYING_S)
         except subprocess.TimeoutExpired:
@@ -221,10 +219,10 @@ class ServiceClient:
         return ServiceDied(self.service_id, status, list(self.lines))
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Close the socket, wait for the service to end, kill it if it does not. Idempotent.
+        """Close the socket and wait for the service to end, kill it if it does not; idempotent.
+        Returns its exit status in subprocess's form."""
+        import subprocess
 
-        Returns its exit status in subprocess's form.
-        """
         self._connection.close()
         try:
             self.process.wait(timeout=timeout_s)
@@ -243,6 +241,8 @@ class ServiceClient:
 
     def read_output(self, output: Output | None) -> None:
         """Have a thread read what the service prints; each line is given with its origin."""
+        import threading
+
         pipe = self.process.stdout
         if pipe is None:
             return
@@ -274,7 +274,7 @@ class ServiceManager:
     """Starts services, and stops them in reverse order at the end of its `with` block.
 
     output: is given (service id, line) for each line that a service prints, from threads.
-    environment: of the services, instead of ours; upstream's two variables come on top.
+    environment: of the services, instead of ours, with upstream's two variables on top.
     """
 
     def __init__(
@@ -300,6 +300,8 @@ class ServiceManager:
 
         service_id: upstream's form, such as "device/disk"; unique among those running.
         """
+        import subprocess
+
         if service_id in self.services:
             raise PikaError(f"{service_id}: a service of this id runs already")
         ours, theirs = wire.Connection.pair()
