@@ -5,11 +5,14 @@ OSBUILD_PIKA_MUST_RUN names a file with one test id a line; a prefix stands for 
 """
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+# Who starts us in the background has us ignore SIGINT, and so all whom we start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("loaded", deadline=None)  # machines are shared
 hypothesis.settings.load_profile("loaded")
 
