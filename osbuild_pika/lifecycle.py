@@ -1011,19 +1011,31 @@ class Journal:
 
     def append_many(self, items: Sequence[tuple[str, str, Any]]) -> tuple[int, int]:
         """Append events (kind, message, details), all or none; returns the first and last seq."""
-        bodies = [_event_body(*item, self._boot_id) for item in items]
+        return self.append_encoded([self.encode(*one) for one in items], [one[0] for one in items])
+
+    def encode(self, kind: str, message: str, details: Any = None) -> bytes:
+        """Check an event and encode it up to its seq; its time is now. For append_encoded."""
+        return _event_body(kind, message, details, self._boot_id)
+
+    def append_encoded(self, bodies: Sequence[bytes], kinds: Sequence[str]) -> tuple[int, int]:
+        """Append what `encode` made, with one batch's syncs for all; see append_many."""
         size = sum(len(body) + 40 for body in bodies)
         if not bodies:
             raise LifecycleError("InvalidArgument", "no events are given")
         if size > MAX_BATCH:
             raise LifecycleError("TooLarge", f"{size} bytes of events at once; at most {MAX_BATCH}")
-        kinds = [item[0] for item in items]
         is_end = all(kind in _ENDS for kind in kinds)
         with _Naming(self.paths.events), self._log as log:
             if self._strict:
                 last, _ = log.ending()
                 _check_order(last["kind"] if last else None, kinds, self._read("result"))
             return self._with_reserve(lambda: log.append(bodies, is_end), is_end)
+
+    def ending(self) -> tuple[str | None, dict[str, Any] | None]:
+        """The last event's kind, None before the first, and the verdict that the log holds."""
+        with _Naming(self.paths.events), self._log as log:
+            last, verdict = log.ending()
+            return (last["kind"] if last else None), verdict
 
     def write_status(self, state: str, message: str, details: Any = None) -> None:
         """Replace status.json."""
