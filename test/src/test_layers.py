@@ -12,11 +12,12 @@ RUNGS = (
     {"cli", "web", "fleet", "participant"},
     {"pipeline", "tasks"},
     {"engine", "upstream", "image", "incus", "service_managers"},
-    {"runs", "monitor", "results"},
-    {"devices", "inputs", "mounts", "lifecycle_service"},
+    {"monitor", "results"},
+    {"lifecycle_service"},
+    {"devices", "inputs", "mounts"},
     {"host"},
     {"inside"},
-    {"wire", "follow", "text", "verify"},
+    {"wire", "follow", "text", "verify", "runs"},
     {"lifecycle", "errors", "datadir"},
 )
 # They run in guests, in sandboxes, or start often: the standard library only.
@@ -29,6 +30,7 @@ STANDARD_LIBRARY_ONLY = {
     "inputs",
     "mounts",
     "lifecycle_service",
+    "runs",
 } | {"inside"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
