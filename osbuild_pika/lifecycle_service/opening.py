@@ -1,0 +1,91 @@
+"""One opened device: the socket of one stage, who is connected to it, and what the stage said."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from osbuild_pika import wire
+from osbuild_pika.lifecycle_service.processes import Process, peer_of, sandbox_of
+from osbuild_pika.lifecycle_service.verdict import Seen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from osbuild_pika.lifecycle_service.authority import Stage
+
+NODE = "osbuild-pika-lifecycle"
+MAX_PACKET = 128 * 1024  # bytes of a stage's message
+QUOTA = 1024 * 1024  # bytes of events that a stage may write
+_BACKLOG = 256
+
+
+class Opening:
+    """A listening socket in a device directory. Raises OSError if it cannot be made."""
+
+    def __init__(self, devpath: str, stage: Stage) -> None:
+        self.path = os.path.join(devpath, NODE)
+        self.stage = stage
+        self.used = 0  # bytes of its quota
+        self.result: dict[str, Any] | None = None
+        self.sandbox: Process | None = None
+        self.clients: set[Peer] = set()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            wire.at_directory(devpath, NODE, self._bind)
+            self.socket.listen(_BACKLOG)
+            self.socket.setblocking(False)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _bind(self, path: str) -> None:
+        self.socket.bind(path)
+        # Stages are nobody; who may reach the directory is for its owner to say.
+        os.chmod(path, 0o666)  # noqa: S103
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def accept(self) -> Peer | None:
+        """The next client; None if there is none."""
+        try:
+            sock, _ = self.socket.accept()
+        except OSError:
+            return None
+        if self.sandbox is None:
+            self.sandbox = Process(sandbox_of(peer_of(sock)))
+        sock.setblocking(False)
+        peer = Peer(wire.Connection(sock, limit=MAX_PACKET, takes_fds=False), self)
+        self.clients.add(peer)
+        return peer
+
+    def seen(self) -> Seen:
+        """What is known of the stage now, for the verdict."""
+        has_result = self.result is not None
+        if self.sandbox is None:
+            return Seen(self.stage.is_final, has_result, "unknown", None)
+        if not self.sandbox.has_ended():
+            return Seen(self.stage.is_final, has_result, "alive", None)
+        return Seen(self.stage.is_final, has_result, "ended", self.sandbox.exit_status())
+
+    def close(self) -> None:
+        self.socket.close()
+        if self.sandbox is not None:
+            self.sandbox.close()
+        with contextlib.suppress(OSError):  # upstream removes the directory first
+            wire.at_directory(os.path.dirname(self.path), NODE, os.unlink)
+
+
+class Peer:
+    """Who may call: the manager (opening None), or a client of a stage's socket."""
+
+    def __init__(self, connection: wire.Connection, opening: Opening | None) -> None:
+        self.connection = connection
+        self.opening = opening
+        self.unsent = b""  # an answer that it did not make room for: until then it is not read
+
+    def fileno(self) -> int:
+        return self.connection.fileno()

@@ -1,0 +1,94 @@
+"""Holds processes by pidfd: their end can be seen whenever it was, and no pid is mistaken."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import time
+
+# _IOWR(0xFF, 11, struct pidfd_info), linux/pidfd.h: mask, cgroupid, 11 ids, exit_code.
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_REAPED_S = 0.05  # the exit status is there when the parent has reaped: a little after the end
+
+
+class Process:
+    """A process, alive or not. pid 0, or of nobody any more: one that has ended long ago."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._fd = os.pidfd_open(pid)
+        except (OSError, OverflowError):
+            self._fd = -1
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def has_ended(self, timeout_s: float = 0.0) -> bool:
+        """Whether it has ended; waits for it so long."""
+        if self._fd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
+    def exit_status(self) -> int | None:
+        """Its exit status in subprocess's form; None if the kernel (before 6.15) cannot tell."""
+        deadline = time.monotonic() + _REAPED_S
+        while self._fd >= 0:
+            info = bytearray(struct.pack("=Q56x", _PIDFD_INFO_EXIT))
+            try:
+                fcntl.ioctl(self._fd, _PIDFD_GET_INFO, info)
+            except OSError:
+                info = bytearray(64)
+            mask, code = struct.unpack("=Q52xi", info)
+            if mask & _PIDFD_INFO_EXIT:
+                return os.waitstatus_to_exitcode(code)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.002)
+        return None
+
+
+def peer_of(sock: socket.socket) -> int:
+    """The pid of the process that made the other end; 0 if it is not in our pid namespace."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", raw)[0])
+
+
+def sandbox_of(pid: int) -> int:
+    """The first process of the pid namespace that `pid` is in, or `pid` if that is ours.
+
+    A shell stage's clients are gone after each call; their sandbox's first process lives on.
+    """
+    above = pid
+    while above > 1:
+        parent, ids = _status(above)
+        if len(ids) > 1 and ids[-1] == 1:
+            return above
+        if len(ids) < 2:
+            break
+        above = parent
+    return pid
+
+
+def _status(pid: int) -> tuple[int, list[int]]:
+    """A process's parent, and its pids in its pid namespaces from ours inward."""
+    parent, ids = 0, [pid]
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name == "PPid":
+                    parent = int(value)
+                elif name == "NSpid":
+                    ids = [int(each) for each in value.split()]
+    except OSError:
+        return 0, [pid]
+    return parent, ids
