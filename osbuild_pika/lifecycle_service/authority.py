@@ -170,10 +170,17 @@ def owner_events(method: str, args: Any, run_id: str) -> list[Event]:
     events = []
     for item in items:
         message, kind, details = take("event", item, ("message",), ("kind", "details"))
-        if kind is not None and kind not in lifecycle.STATES:
-            raise LifecycleError("InvalidArgument", f"unknown kind {ascii(kind)[:60]}")
+        if kind is not None:
+            _check_state(kind)
         events.append(Event(kind, message, {**object_of(details), "run_id": run_id}))
     return events
+
+
+def _check_state(state: Any) -> None:
+    if state in lifecycle.RESULT_STATUSES:
+        raise LifecycleError("InvalidArgument", f"{state} is said with `result`")
+    if state not in lifecycle.STATES:
+        raise LifecycleError("InvalidArgument", f"unknown state {ascii(state)[:60]}")
 
 
 def status_of(args: Any) -> tuple[str, str, dict[str, Any]]:
@@ -181,6 +188,7 @@ def status_of(args: Any) -> tuple[str, str, dict[str, Any]]:
     state, message, details, event = take(
         "status", args, ("state", "message"), ("details", "event")
     )
+    _check_state(state)
     return state, message, {**object_of(details), **({} if event is None else {"event": event})}
 
 

@@ -24,7 +24,7 @@ from osbuild_pika.lifecycle_service.record import Record, size_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 API = 1
@@ -152,7 +152,8 @@ class LifecycleService(host.Service):
     def _failure(self, error: Exception, peer: Peer) -> wire.Failure:
         """What a peer is told of an error: a stage learns nothing of the host."""
         if isinstance(error, OSError):
-            error = LifecycleError("IOFailed", f"{error.filename or ''}: {error.strerror}")
+            name = f"{lifecycle.printable(str(error.filename))}: " if error.filename else ""
+            error = LifecycleError("IOFailed", f"{name}{error.strerror}")
         failure = host.failure_of(error)
         if peer.opening is None:
             return failure
@@ -241,8 +242,9 @@ class LifecycleService(host.Service):
         except (LifecycleError, OSError) as error:
             if self._record.has_owner:
                 raise
-            say(f"no lifecycle is kept: {error}")
-            return {"api": API, "degraded": str(error)}
+            why = self._failure(error, self._manager).value
+            say(f"no lifecycle is kept: {why}")
+            return {"api": API, "degraded": why}
         self._openings.append(opening)
         self._watch(opening)
         run = self._record.run
@@ -288,11 +290,8 @@ class LifecycleService(host.Service):
         """The manager has closed its end, or is dead: write what only we are left to say."""
         for opening in self._openings:
             self._drain(opening)
-        try:
-            if not self._record.has_ended():
-                self._last_words()
-        except (LifecycleError, OSError) as error:
-            say(f"the end of the run could not be written: {error}")
+        if not self._record.has_ended():
+            self._last_words()
         for opening in list(self._openings):
             self._remove(opening)
 
@@ -303,11 +302,17 @@ class LifecycleService(host.Service):
         status = self._engine.exit_status() if has_ended else None
         words, end = verdict.judge(self._record.has_owner, has_ended, status, stages)
         for word in words:
-            stage = self._openings[word.index].stage
-            self._record.word(stage, word.name, word.message, word.exit_code)
+            self._try(self._record.word, self._openings[word.index].stage, *word[1:])
         if end is not None:
-            self._record.end(end)
+            self._try(self._record.end, end)
             say(end.message)
+
+    def _try(self, action: Callable[..., None], *args: Any) -> None:
+        """Do one of the last things; the next is tried whatever becomes of it."""
+        try:
+            action(*args)
+        except (LifecycleError, OSError) as error:
+            say(f"the end of the run is not whole: {self._failure(error, self._manager).value}")
 
 
 def say(line: str) -> None:
