@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from osbuild_pika import runs
 from osbuild_pika.errors import InputError
 from osbuild_pika.follow import Cursor, Event, Follower, follow, read_result
 from osbuild_pika.text import one_line
@@ -46,9 +47,11 @@ def watch(directory: str, since: Cursor | None, no_follow: bool, form: str) -> N
     """Show the events of the run in DIR as they come, then its result.
 
     DIR need not be there yet. Ends when the run has ended, and exits 0 also if it failed: the
-    result says so. Lines that are no events are passed over, and counted on stderr.
+    result says so. Lines that are no events are passed over, and counted on stderr. A build whose
+    processes are all dead, and that has no result, gets one first: failed, engine.lost.
     """
     _check_place(directory, is_there=no_follow)
+    runs.seal(directory)
     with Follower(directory, since) as follower:
         told = 0
         for events in iter(follower.poll, []) if no_follow else follow(follower):

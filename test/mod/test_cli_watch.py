@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osbuild_pika import runs
 from osbuild_pika.cli.verbs import osbuild_pika
 from osbuild_pika.cli.watch import json_event, plain_event, plain_result
 from osbuild_pika.follow import Event
@@ -246,3 +247,14 @@ def test_a_run_that_failed_was_watched_well(start: Any, tmp_path: Path) -> None:
     out, err = watcher.communicate(timeout=LIMIT_S)
     assert out.endswith("result: failed (exit code 137): killed\n")
     assert (watcher.returncode, err) == (0, "")
+
+
+def test_a_run_that_nobody_drives_any_more_is_ended_first(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        engine = runs.engine_of(process.pid)
+    run = runs.join(str(tmp_path), "web", engine)
+    Journal(run.directory).append("provisioning", "unpacking")
+    run.close()
+    result = call(run.directory)
+    assert "engine.lost" in result.output
+    assert "result: failed (exit code 137)" in result.output
