@@ -93,9 +93,9 @@ def test_no_verb_is_bad_input_and_shows_the_help() -> None:
 
 def test_every_verb_is_listed_and_has_help() -> None:
     listed = call("--help").stdout
-    assert [verb in listed for verb in osbuild_pika.commands] == [True] * 3
-    assert sorted(osbuild_pika.commands) == ["check", "lifecycle", "watch"]
-    assert [call(verb, "--help").exit_code for verb in osbuild_pika.commands] == [0] * 3
+    assert [verb in listed for verb in osbuild_pika.commands] == [True] * 4
+    assert sorted(osbuild_pika.commands) == ["check", "lifecycle", "upstream", "watch"]
+    assert [call(verb, "--help").exit_code for verb in osbuild_pika.commands] == [0] * 4
 
 
 def test_the_version_is_told() -> None:
