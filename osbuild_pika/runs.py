@@ -187,11 +187,21 @@ def seal(directory: str) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with Journal(directory) as journal:
-                return bool(journal.recover(lost=LOST)["completed"])
+                return _complete(journal)
         finally:
             os.close(fd)
     except (OSError, LifecycleError):
         return False
+
+
+def _complete(journal: Journal) -> bool:
+    """Complete a dead run's end, or write the one that it lacks. Returns whether it did."""
+    run_id = os.path.basename(journal.paths.directory)
+    done = journal.recover()["completed"] if os.path.exists(journal.paths.events) else []
+    if os.path.exists(journal.paths.result):
+        return bool(done)
+    journal.finish("failed", 137, LOST, {"event": "engine.lost", "run_id": run_id})
+    return True
 
 
 def seal_dead(runs: str) -> list[str]:
