@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -205,10 +206,20 @@ class Engine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self._service = -1
+        self.node = self.run = Path()
+
+    def wait_until_ready(self) -> None:
         assert self.process.stdout
-        pid, node, run = self.process.stdout.readline().split()
-        self.node, self.run = Path(node.decode()), Path(run.decode())
+        line = self.process.stdout.readline().decode()
+        assert line, "the engine's script failed"
+        pid, node, run = line.split()
+        self.node, self.run = Path(node), Path(run)
         self._service = os.pidfd_open(int(pid))
+
+    def kill_service(self) -> None:
+        signal.pidfd_send_signal(self._service, signal.SIGKILL)
+        self._wait_for_service()
 
     def end(self, number: int) -> None:
         """End the engine by a signal, and wait until its service has ended, too."""
@@ -223,9 +234,12 @@ class Engine:
 
     def wait(self) -> None:
         self.process.wait(SOON_S)
+        self._wait_for_service()
+
+    def _wait_for_service(self) -> None:
         poll = select.poll()
         poll.register(self._service, select.POLLIN)
-        assert poll.poll(SOON_S * 1000), "the service did not end after its engine"
+        assert poll.poll(SOON_S * 1000), "the service did not end"
 
     def close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
@@ -233,7 +247,8 @@ class Engine:
                 pipe.close()
         self.process.kill()
         self.process.wait()
-        os.close(self._service)
+        if self._service >= 0:
+            os.close(self._service)
 
 
 @contextlib.contextmanager
@@ -241,6 +256,7 @@ def engine(directory: Path, script: str) -> Iterator[Engine]:
     """Start an engine. script: statements that may use `service`, a Lifecycle."""
     started = Engine(directory, script)
     try:
+        started.wait_until_ready()
         yield started
     finally:
         started.close()
