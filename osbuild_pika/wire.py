@@ -60,7 +60,7 @@ def encode(message: Message) -> bytes:
 
     Raises TypeError, ValueError or RecursionError if its values are not JSON.
     """
-    data = {"reply": message.value} if isinstance(message, Reply | Signal) else message._asdict()
+    data = {"reply": message.value} if isinstance(message, (Reply, Signal)) else message._asdict()
     return json.dumps({"type": kind_of(message), "data": data}).encode("ascii")
 
 
