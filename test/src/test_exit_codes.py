@@ -38,5 +38,5 @@ def test_only_the_command_line_ends_the_process() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "os._exit")
     ]
     # The guest helper is a command line of its own, and so is what a sandbox runs.
-    programs = ("lifecycle.py", "inside/report.py")
+    programs = ("lifecycle.py", "inside/report.py", "inside/stage.py")
     assert {end.rpartition(":")[0] for end in ends} == {str(PACKAGE / name) for name in programs}
