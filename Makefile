@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What test/run needs beside Python: programs and the Debian package that holds each.
 TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
-	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd
+	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd \
+	bwrap:bubblewrap
 
 .PHONY: demo clean-demo test test-slow check lint bench
 
