@@ -150,6 +150,20 @@ def test_the_loss_of_the_service_is_said_once_and_the_stage_goes_on(
     assert said.count("\n") == 1
 
 
+def test_a_service_that_hangs_is_not_waited_for_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    def hang(call: wire.Method, number: int) -> None:
+        time.sleep(2)
+
+    monkeypatch.setattr(reporter, "ANSWER_TIMEOUT_S", 1)
+    with Peer(tmp_path / "device", hang) as peer, Reporter.connect(peer.path) as report:
+        assert report.event("x") is None
+        assert report.event("y") is None
+    assert report.errors == ["Lost"]
+    assert "gave no answer for 1 s" in capfd.readouterr().err
+
+
 def test_a_service_that_died_between_calls_costs_no_signal(peer: Peer) -> None:
     assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
