@@ -7,7 +7,7 @@ import os
 import socket
 
 from osbuild_pika import wire
-from osbuild_pika.lifecycle_service.processes import Process, peer_of, sandbox_of
+from osbuild_pika.lifecycle_service.processes import Sandbox, peer_of
 from osbuild_pika.lifecycle_service.verdict import Seen
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ NODE = "osbuild-pika-lifecycle"
 MAX_PACKET = 128 * 1024  # bytes of a stage's message
 QUOTA = 1024 * 1024  # bytes of events that a stage may write
 _BACKLOG = 256
+_DYING_S = 0.02  # a sandbox is killed when who made it is, which may be just now
 
 
 class Opening:
@@ -30,7 +31,7 @@ class Opening:
         self.stage = stage
         self.used = 0  # bytes of its quota
         self.result: dict[str, Any] | None = None
-        self.sandbox: Process | None = None
+        self.sandbox: Sandbox | None = None
         self.clients: set[Peer] = set()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -55,8 +56,8 @@ class Opening:
             sock, _ = self.socket.accept()
         except OSError:
             return None
-        if self.sandbox is None:
-            self.sandbox = Process(sandbox_of(peer_of(sock)))
+        if self.sandbox is None or not self.sandbox.is_held:
+            self.sandbox = Sandbox(peer_of(sock))
         sock.setblocking(False)
         peer = Peer(wire.Connection(sock, limit=MAX_PACKET, takes_fds=False), self)
         self.clients.add(peer)
@@ -67,7 +68,7 @@ class Opening:
         has_result = self.result is not None
         if self.sandbox is None:
             return Seen(self.stage.is_final, has_result, "unknown", None)
-        if not self.sandbox.has_ended():
+        if not self.sandbox.has_ended(_DYING_S):
             return Seen(self.stage.is_final, has_result, "alive", None)
         return Seen(self.stage.is_final, has_result, "ended", self.sandbox.exit_status())
 

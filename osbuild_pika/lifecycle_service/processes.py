@@ -30,6 +30,10 @@ class Process:
             os.close(self._fd)
             self._fd = -1
 
+    @property
+    def is_held(self) -> bool:
+        return self._fd >= 0
+
     def has_ended(self, timeout_s: float = 0.0) -> bool:
         """Whether it has ended; waits for it so long."""
         if self._fd < 0:
@@ -62,20 +66,51 @@ def peer_of(sock: socket.socket) -> int:
     return int(struct.unpack("3i", raw)[0])
 
 
-def sandbox_of(pid: int) -> int:
-    """The first process of the pid namespace that `pid` is in, or `pid` if that is ours.
+class Sandbox:
+    """The pid namespace of a stage, held by the stage and by the namespace's first process.
 
-    A shell stage's clients are gone after each call; their sandbox's first process lives on.
+    The stage's own exit status is what counts. That of the first process is worth little: who
+    waits for it may be told of the stage's end, and gone, before it has ended itself.
     """
-    above = pid
+
+    def __init__(self, pid: int) -> None:
+        """pid: any process in it."""
+        first, stage = _ancestors(pid)
+        self._first = Process(first)
+        self._stage = Process(stage)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its processes were found: who asks may be dead before it is looked for."""
+        return self._first.is_held and self._stage.is_held
+
+    def has_ended(self, timeout_s: float = 0.0) -> bool:
+        return self._stage.has_ended(timeout_s) or self._first.has_ended()
+
+    def exit_status(self) -> int | None:
+        """The stage's; None if it cannot be known."""
+        return self._stage.exit_status()
+
+    def close(self) -> None:
+        self._first.close()
+        self._stage.close()
+
+
+def _ancestors(pid: int) -> tuple[int, int]:
+    """The first process of the namespace below ours that `pid` is in, and its child above `pid`.
+
+    Both are `pid` if that is in our namespace, or gone. A stage may make namespaces of its own,
+    and a shell stage's clients are gone after each call: these two outlive all that.
+    """
+    above = child = pid
     while above > 1:
         parent, ids = _status(above)
-        if len(ids) > 1 and ids[-1] == 1:
-            return above
         if len(ids) < 2:
             break
-        above = parent
-    return pid
+        if ids[1] == 1:
+            return above, child
+        above, child = parent, above
+    return pid, pid
 
 
 def _status(pid: int) -> tuple[int, list[int]]:
