@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -12,18 +13,20 @@ import time
 # _IOWR(0xFF, 11, struct pidfd_info), linux/pidfd.h: mask, cgroupid, 11 ids, exit_code.
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
+_SO_PEERPIDFD = 77  # asm-generic/socket.h
 _REAPED_S = 0.05  # the exit status is there when the parent has reaped: a little after the end
 
 
 class Process:
     """A process, alive or not. pid 0, or of nobody any more: one that has ended long ago."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, fd: int = -1) -> None:
+        """fd: a pidfd of it, which is ours from now on."""
         self.pid = pid
-        try:
-            self._fd = os.pidfd_open(pid)
-        except (OSError, OverflowError):
-            self._fd = -1
+        self._fd = fd
+        if fd < 0:
+            with contextlib.suppress(OSError, OverflowError):
+                self._fd = os.pidfd_open(pid)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -64,6 +67,21 @@ def peer_of(sock: socket.socket) -> int:
     """The pid of the process that made the other end; 0 if it is not in our pid namespace."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", raw)[0])
+
+
+def engine_of(sock: socket.socket) -> Process:
+    """The process that made the other end, or our parent if that is not in our pid namespace.
+
+    It may have ended before we began: since Linux 6.16 its exit status is known even so.
+    """
+    pid = peer_of(sock)
+    if not pid:
+        return Process(os.getppid())
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, struct.calcsize("i"))
+    except OSError:  # before Linux 6.5; ESRCH, EINVAL: before 6.16, and it has ended
+        return Process(pid)
+    return Process(pid, *struct.unpack("i", raw))
 
 
 class Sandbox:

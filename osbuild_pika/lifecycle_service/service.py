@@ -19,7 +19,7 @@ from osbuild_pika import devices, host, lifecycle, wire
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.lifecycle_service import authority, verdict
 from osbuild_pika.lifecycle_service.opening import MAX_PACKET, NODE, QUOTA, Opening, Peer
-from osbuild_pika.lifecycle_service.processes import Process, peer_of
+from osbuild_pika.lifecycle_service.processes import engine_of
 from osbuild_pika.lifecycle_service.record import Record, size_of
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ class LifecycleService(host.Service):
 
     def __init__(self, connection: wire.Connection, service_id: str) -> None:
         super().__init__(connection, service_id)
-        self._engine = Process(peer_of(connection.socket) or os.getppid())
+        self._engine = engine_of(connection.socket)
         self._record = Record(self._engine.pid)
         self._manager = Peer(connection, None)
         self._openings: list[Opening] = []
