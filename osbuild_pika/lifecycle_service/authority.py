@@ -130,7 +130,7 @@ def _progress(args: Any) -> tuple[Any, dict[str, Any]]:
     if message is None:
         of = "" if total is None else f" of {total}"
         message = f"{done}{of} {unit or ''}".rstrip()
-    details = {"event": "stage.progress", "done": done, "total": total, "unit": unit}
+    details = {"event": "stage.progress", "done": done, "total": total, "unit": unit or None}
     return message, {name: value for name, value in details.items() if value is not None}
 
 
