@@ -6,20 +6,25 @@ it leaks when it is killed ends with it, on a store of its own.
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from osbuild_pika.upstream import make_libdir
+from osbuild_pika.verify import verify
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
+VERDICT_S = 2  # within which the end of a run is told
 # Upstream binds /etc/containers, which not every host has: an overlay adds an empty one.
 SETUP = """
 overlay=$1; shift
@@ -45,6 +50,15 @@ class Upstream(NamedTuple):
         """Where the pipeline `tree` is exported to."""
         return self.place / "output/tree"
 
+    @property
+    def run(self) -> Path:
+        """The directory of the run `web`."""
+        return self.place / "runs/web"
+
+    def _environment(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return {**ours, "OSBUILD_PIKA_RUNS": str(self.run.parent)}
+
     def start(self, manifest: dict[str, Any]) -> subprocess.Popen[str]:
         """Start a build of the pipeline `tree`; the process is osbuild itself."""
         for name in ("upper/containers", "work"):
@@ -58,7 +72,7 @@ class Upstream(NamedTuple):
         return subprocess.Popen(
             [*namespace, *setup, *osbuild, *places, *output, str(self.place / "manifest.json")],
             cwd=self.checkout,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -103,10 +117,100 @@ def osbuild(checkout: Path, libdir: Path, tmp_path: Path) -> Iterator[Upstream]:
         yield Upstream(checkout, libdir, tmp_path, Path(rundir))
 
 
+MKDIR = {"type": "org.osbuild.mkdir", "options": {"paths": [{"path": "/data"}]}}
+TRUNCATE = {"type": "org.osbuild.truncate", "options": {"filename": "data/disk.img", "size": "1M"}}
+DEMO = {"type": "org.osbuild-pika.demo"}
+ROUNDS = 10
+
+
+def reporting(stage: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The stage with the lifecycle device declared."""
+    device = {"type": "org.osbuild-pika.lifecycle", "options": {"run": "web", **options}}
+    return {**stage, "devices": {"lifecycle": device}}
+
+
+def manifest_with(**options: Any) -> dict[str, Any]:
+    """Two of upstream's stages, and ours with these options, whose result is the run's."""
+    demo = reporting({**DEMO, "options": options}, final=True)
+    return manifest_of(reporting(MKDIR), reporting(TRUNCATE), demo)
+
+
+def events_of(osbuild: Upstream) -> list[dict[str, Any]]:
+    return list(map(json.loads, (osbuild.run / "events.jsonl").read_bytes().splitlines()))
+
+
+def end_of(osbuild: Upstream) -> tuple[str, str, int]:
+    """What the last event was, and the status and exit code of the result."""
+    assert not verify(osbuild.run).faults
+    result = json.loads((osbuild.run / "result.json").read_text())
+    return events_of(osbuild)[-1]["details"]["event"], result["status"], result["exit_code"]
+
+
+def wait_for(what: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def interrupt(osbuild: Upstream, signal_: signal.Signals) -> int:
+    """Send a signal to osbuild while the demo stage is at work; returns its exit status."""
+
+    def is_at_work() -> bool:
+        log = osbuild.run / "events.jsonl"
+        return log.exists() and b"stage.progress" in log.read_bytes()
+
+    with osbuild.start(manifest_with(steps=500, seconds=60)) as process:
+        wait_for(is_at_work, TIMEOUT_S)
+        time.sleep(random.uniform(0, 0.5))
+        process.send_signal(signal_)
+        process.communicate(timeout=TIMEOUT_S)
+    wait_for((osbuild.run / "status.json").exists, VERDICT_S)
+    wait_for(lambda: (osbuild.run / "result.json").exists(), VERDICT_S)
+    wait_for(lambda: '"failed"' in (osbuild.run / "status.json").read_text(), VERDICT_S)
+    return process.returncode
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_success_is_the_runs_result(osbuild: Upstream, number: int) -> None:
+    status, printed = osbuild.build(manifest_with())
+    assert status == 0, printed
+    assert end_of(osbuild) == ("build.completed", "completed", 0)
+    events = [event["details"]["event"] for event in events_of(osbuild)]
+    silent = ["stage.started", "stage.ended"]
+    assert events[:6] == ["build.accepted", "build.started", *silent, *silent]
+    assert events[6:8] == ["stage.started", "demo.begun"]
+    assert events[-2:] == ["stage.finished", "build.completed"]
+    assert (osbuild.tree / "demo-5").read_text() == "5\n"
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_failing_stage_is_the_runs_result(osbuild: Upstream, number: int) -> None:
+    status, _ = osbuild.build(manifest_with(fail="no space for step 3"))
+    assert status == 1
+    assert end_of(osbuild) == ("build.failed", "failed", 1)
+    assert "no space for step 3" in (osbuild.run / "result.json").read_text()
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize(
+    ("signal_", "status", "exit_code"), [("SIGKILL", -9, 137), ("SIGTERM", -15, 143)]
+)
+def test_a_killed_osbuild_is_told(
+    osbuild: Upstream, signal_: str, status: int, exit_code: int, number: int
+) -> None:
+    assert interrupt(osbuild, signal.Signals[signal_]) == status
+    assert end_of(osbuild) == ("engine.lost", "failed", exit_code)
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_an_interrupted_osbuild_is_told(osbuild: Upstream, number: int) -> None:
+    # 1: its clean-up fails, for the stage writes on while it goes on.
+    assert interrupt(osbuild, signal.SIGINT) in (1, 130)
+    assert end_of(osbuild) == ("interrupted", "failed", 130)
+
+
 def test_upstreams_stages_build_from_the_merged_directory(osbuild: Upstream) -> None:
-    mkdir = {"type": "org.osbuild.mkdir", "options": {"paths": [{"path": "/data"}]}}
-    options = {"filename": "data/disk.img", "size": "1M"}
-    truncate = {"type": "org.osbuild.truncate", "options": options}
-    status, printed = osbuild.build(manifest_of(mkdir, truncate))
+    status, printed = osbuild.build(manifest_of(MKDIR, TRUNCATE))
     assert status == 0, printed
     assert (osbuild.tree / "data/disk.img").stat().st_size == 2**20
