@@ -261,16 +261,15 @@ class LifecycleService(host.Service):
         (path,) = authority.take("close", args or {}, (), ("path",))
         result = None
         for opening in [each for each in self._openings if path in (None, each.path)]:
-            self._drain(opening)
+            self._drain(opening, time.monotonic() + _DRAIN_S)
             result = opening.result
             self._remove(opening)
         return {"seq": self._record.last_seq, "result": result}
 
-    def _drain(self, opening: Opening) -> None:
+    def _drain(self, opening: Opening, deadline: float) -> None:
         """Take what clients have sent before now, up to a limit for who never stops."""
-        while self._accept(opening) is not None:
+        while time.monotonic() < deadline and self._accept(opening) is not None:
             pass
-        deadline = time.monotonic() + _DRAIN_S
         for peer in list(opening.clients):
             while not peer.unsent and time.monotonic() < deadline and self._hear(peer):
                 pass
@@ -288,8 +287,9 @@ class LifecycleService(host.Service):
 
     def stop(self) -> None:
         """The manager has closed its end, or is dead: write what only we are left to say."""
+        deadline = time.monotonic() + _DRAIN_S  # for all: the run's end waits for it
         for opening in self._openings:
-            self._drain(opening)
+            self._drain(opening, deadline)
         if not self._record.has_ended():
             self._last_words()
         for opening in list(self._openings):
