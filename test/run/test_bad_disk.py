@@ -1,20 +1,16 @@
 """A disk that is really full or read-only: nothing half there, and the end of a run finds place.
 
-The file systems are mounted by a process in a mount namespace of its own, and are reached through
-its /proc/<pid>/root: nobody else sees them, and they are gone with it.
+See disks.py for how they are made.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import NEEDS_MOUNT, fill, free, mounted, remount
 from journals import complaint, document, events, helper, line, messages, seqs, snapshot
 
 from osbuild_pika.lifecycle import Journal, LifecycleError
@@ -24,36 +20,7 @@ BIG = "x" * 16_000  # more than the rest of the page at the end of any of the fi
 OLD = ["old"]
 
 
-def can_mount() -> bool:
-    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return os.geteuid() == 0 and bool(
-        shutil.which("unshare") and subprocess.run(command, capture_output=True).returncode == 0
-    )
-
-
-pytestmark = pytest.mark.skipif(not can_mount(), reason="needs root that may mount")
-
-
-@contextlib.contextmanager
-def mounted(script: str, directory: Path) -> Iterator[Path]:
-    """Run a shell script in a new mount namespace. Yields the directory as it is there."""
-    directory.mkdir()
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-euc"]
-    command.append(f"{script}; echo ready; exec cat")  # cat ends when its input does: with us
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*command, "sh", directory], stdin=pipe, stdout=pipe) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == b"ready\n"
-        yield Path(f"/proc/{holder.pid}/root{directory}")
-    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
-    assert not list(directory.iterdir())
-
-
-def remount(options: str, directory: Path) -> None:
-    """Mount a directory below such a /proc/<pid>/root anew."""
-    pid, target = directory.parts[2], "/" + "/".join(directory.parts[4:])
-    command = ["nsenter", "--mount", "--target", pid, "mount", "-o", f"remount,{options}", target]
-    subprocess.run(command, check=True)
+pytestmark = NEEDS_MOUNT
 
 
 @pytest.fixture
@@ -65,16 +32,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             journal.append("ready", "old")
             journal.write_status("ready", "old")
         yield disk
-
-
-def fill(disk: Path) -> None:
-    with open(disk / "filler", "ab", buffering=0) as filler, contextlib.suppress(OSError):
-        while True:
-            filler.write(b"\0" * 4096)
-
-
-def free(disk: Path) -> None:
-    (disk / "filler").unlink()
 
 
 def refused(work: Work, journal: Journal) -> None:

@@ -1,0 +1,58 @@
+"""Disks that are really full or read-only, for tests.
+
+The file systems are mounted by a process in a mount namespace of its own, and are reached through
+its /proc/<pid>/root: nobody else sees them, and they are gone with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def can_mount() -> bool:
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return os.geteuid() == 0 and bool(
+        shutil.which("unshare") and subprocess.run(command, capture_output=True).returncode == 0
+    )
+
+
+NEEDS_MOUNT = pytest.mark.skipif(not can_mount(), reason="needs root that may mount")
+
+
+@contextlib.contextmanager
+def mounted(script: str, directory: Path) -> Iterator[Path]:
+    """Run a shell script in a new mount namespace. Yields the directory as it is there."""
+    directory.mkdir()
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-euc"]
+    command.append(f"{script}; echo ready; exec cat")  # cat ends when its input does: with us
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "sh", directory], stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"ready\n"
+        yield Path(f"/proc/{holder.pid}/root{directory}")
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
+    assert not list(directory.iterdir())
+
+
+def remount(options: str, directory: Path) -> None:
+    """Mount a directory below such a /proc/<pid>/root anew."""
+    pid, target = directory.parts[2], "/" + "/".join(directory.parts[4:])
+    command = ["nsenter", "--mount", "--target", pid, "mount", "-o", f"remount,{options}", target]
+    subprocess.run(command, check=True)
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "filler", "ab", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(b"\0" * 4096)
+
+
+def free(disk: Path) -> None:
+    (disk / "filler").unlink()
