@@ -278,8 +278,8 @@ def whole(run: Path) -> list[dict[str, Any]]:
 
 
 def names(run: Path) -> list[str]:
-    """What happened in a whole run: the details.event of its events."""
-    return [event["details"]["event"] for event in whole(run)]
+    """What happened in a whole run: the details.event of its events, "" for one without."""
+    return [event["details"].get("event", "") for event in whole(run)]
 
 
 def verdict(run: Path) -> tuple[str, int, str]:
