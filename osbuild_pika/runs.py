@@ -109,10 +109,16 @@ def join(runs: str, name: str, engine: Engine) -> Run:
 
 def _of_name(runs: str, name: str) -> list[str]:
     try:
-        ids = os.listdir(runs)
+        ids = _directories(runs)
     except FileNotFoundError:
         return []
     return [each for each in ids if each == name or _is_later(each, name)]
+
+
+def _directories(runs: str) -> list[str]:
+    """The names of what can be a run: never of a link, whose target is somebody else's."""
+    with os.scandir(runs) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _is_later(run_id: str, name: str) -> bool:
@@ -207,7 +213,7 @@ def _complete(journal: Journal) -> bool:
 def seal_dead(runs: str) -> list[str]:
     """Seal every dead run below the root; returns the ids of those that were."""
     try:
-        ids = sorted(each for each in os.listdir(runs) if _ID.fullmatch(each))
+        ids = sorted(each for each in _directories(runs) if _ID.fullmatch(each))
     except OSError:
         return []
     return [each for each in ids if seal(os.path.join(runs, each))]
