@@ -143,8 +143,7 @@ class LifecycleService(host.Service):
         except BlockingIOError:
             is_sent = False
         except OSError:
-            self._part(peer)
-            return
+            is_sent = True  # it is gone; what it had said before still counts, and then its end
         if is_sent == bool(peer.unsent):
             peer.unsent = b"" if is_sent else packet
             self._epoll.modify(peer, select.EPOLLIN if is_sent else select.EPOLLOUT)
