@@ -111,23 +111,35 @@ def test_a_final_stage_that_ends_without_a_result_failed(
     assert names(service.run)[3:] == ["stage.note", "stage.ended", "stage.ended"]
 
 
-def test_the_sandbox_of_a_stage_counts_not_its_clients(service: Lifecycle) -> None:
+SHELL_STAGE = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=subprocess.DEVNULL)
+print("went", flush=True)
+sys.stdin.read()
+sys.exit(5)
+"""
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_stage_counts_not_the_clients_that_it_starts(is_ended: bool, service: Lifecycle) -> None:
     service.open(FINAL)
-    sandbox = "import subprocess, sys; subprocess.run(sys.argv[1:]); print('went', flush=True)"
-    sandbox += "; sys.stdin.read(); sys.exit(5)"
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", sandbox]
-    client = [sys.executable, "-c", STAGE_PROCESS.format("").replace("sys.stdin.read()", "")]
-    process = subprocess.Popen(
-        [*command, *client, str(service.node)],
+    sandbox = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", '"$@"; exit', "sh"]
+    stage = [sys.executable, "-c", SHELL_STAGE, STAGE_PROCESS.format(""), str(service.node)]
+    with subprocess.Popen(
+        sandbox + stage,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/test"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-    )
-    with process:
+    ) as process:
+        assert process.stdin
         assert process.stdout
         assert [process.stdout.readline() for _ in range(2)] == [b"ready\n", b"went\n"]
+        if is_ended:
+            process.stdin.close()
+            process.wait(SOON_S)
         service.stop()
-        assert verdict(service.run) == ("failed", 130, "interrupted")
+    said = ("failed", 5, "stage.ended") if is_ended else ("failed", 130, "interrupted")
+    assert verdict(service.run) == said
 
 
 def test_a_final_stage_that_never_spoke_ended(service: Lifecycle) -> None:

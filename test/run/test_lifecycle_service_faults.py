@@ -230,6 +230,7 @@ def test_what_a_stage_sent_before_it_died_is_kept(service: Lifecycle) -> None:
     with service.connect() as stage:
         for number in range(50):
             stage.send("event", {"message": f"{number}"})
+        stage.answer()  # the others find nobody
     service.call("close")
     assert messages(service.run)[1:] == [str(number) for number in range(50)]
 
