@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 MAX_FDS = 253  # SCM_MAX_FD of the kernel
 MAX_PAYLOAD = 64 * 1024 * 1024  # bytes of a document, through a packet or a memfd
 VIA_FD = b"<args-via-fd>"
+# As plain integers: an operation on the enumeration's members takes longer than a system call.
+_PEEK = int(socket.MSG_PEEK | socket.MSG_TRUNC)
+_TAKE = int(socket.MSG_CMSG_CLOEXEC)
+_TAKE_AND_TELL = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC)
+_LOST_FDS = int(socket.MSG_CTRUNC)
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_NOT_SET = -1.0  # whatever a socket's timeout was before
 
 Method = namedtuple("Method", "name args")
 Reply = namedtuple("Reply", "value")
@@ -105,14 +112,22 @@ class Connection:
 
     limit: bytes of the largest document that is taken from the peer.
     takes_fds: whether descriptors are taken from the peer; those that are not are closed.
+    buffer: of `limit` bytes, where packets are received; spares asking for the size of each.
+    Connections of one thread may share it.
     """
 
     def __init__(
-        self, sock: socket.socket, limit: int = MAX_PAYLOAD, takes_fds: bool = True
+        self,
+        sock: socket.socket,
+        limit: int = MAX_PAYLOAD,
+        takes_fds: bool = True,
+        buffer: bytearray | None = None,
     ) -> None:
         self.socket = sock
         self._limit = limit
         self._takes_fds = takes_fds
+        self._buffer = buffer
+        self._timeout_s: float | None = _NOT_SET
 
     @classmethod
     def pair(cls) -> tuple[Connection, Connection]:
@@ -142,9 +157,8 @@ class Connection:
         Raises BlockingIOError if the peer does not make room in time, OSError (EPIPE or
         ECONNRESET when it is gone).
         """
-        seconds, rest = divmod(timeout_s or 0.0, 1.0)  # 0: for ever
-        limit = array.array("l", [int(seconds), int(rest * 1e6) + (timeout_s is not None)])
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        if timeout_s != self._timeout_s:
+            self._set_timeout(timeout_s)
         if self._fits(payload, fds):
             return
         if len(payload) <= _largest_packet():
@@ -160,6 +174,12 @@ class Connection:
         finally:
             os.close(memfd)
 
+    def _set_timeout(self, timeout_s: float | None) -> None:
+        seconds, rest = divmod(timeout_s or 0.0, 1.0)  # 0: for ever
+        limit = array.array("l", [int(seconds), int(rest * 1e6) + (timeout_s is not None)])
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._timeout_s = timeout_s
+
     def _fits(self, packet: bytes, fds: Sequence[int]) -> bool:
         """Send the packet; False if it is too large for the socket, or for the kernel."""
         try:
@@ -172,7 +192,7 @@ class Connection:
 
     def _send(self, packet: bytes, fds: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.socket.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+        self.socket.sendmsg([packet], rights, _NO_SIGNAL)
 
     def receive(self) -> tuple[bytes, list[int]] | None:
         """Receive one document and its descriptors, which are the caller's to close.
@@ -181,14 +201,9 @@ class Connection:
         none, or descriptors are not taken or were lost; the connection survives that, and no
         descriptor stays open. Raises OSError.
         """
-        size = self._peek()
-        if size > self._limit:
-            self.socket.recv(1)
-            raise ProtocolError(f"packet has {size} bytes; at most {self._limit}")
-        room = socket.CMSG_SPACE(MAX_FDS * 4) if self._takes_fds else 0
-        packet, rights, flags, _ = self.socket.recvmsg(max(size, 1), room, socket.MSG_CMSG_CLOEXEC)
+        packet, rights, flags = self._take()
         fds = _descriptors(rights)
-        if flags & socket.MSG_CTRUNC:
+        if flags & _LOST_FDS:
             close_all(fds)
             why = "there are too many open here" if self._takes_fds else "they are not taken here"
             raise ProtocolError(f"descriptors were lost: {why}")
@@ -201,15 +216,30 @@ class Connection:
             return self._read_payload(fds)
         return packet, fds
 
-    def _peek(self) -> int:
-        """Wait for a packet and return its size; 0 is also the end."""
+    def _take(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        """Wait for a packet: (its bytes, control messages, flags); no bytes are also the end."""
         try:
-            return self._peek_once()
+            return self._take_once()
         except ConnectionResetError:  # said once, and before what the peer had sent till then
-            return self._peek_once()
+            return self._take_once()
 
-    def _peek_once(self) -> int:
-        return self.socket.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+    def _take_once(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        room = socket.CMSG_SPACE(MAX_FDS * 4) if self._takes_fds else 0
+        if self._buffer is None:
+            size = self.socket.recv_into(bytearray(1), 1, _PEEK)
+            if size > self._limit:
+                self.socket.recv(1)
+                raise self._too_large(size)
+            packet, rights, flags, _ = self.socket.recvmsg(max(size, 1), room, _TAKE)
+            return packet, rights, flags
+        size, rights, flags, _ = self.socket.recvmsg_into([self._buffer], room, _TAKE_AND_TELL)
+        if size > self._limit:
+            close_all(_descriptors(rights))
+            raise self._too_large(size)
+        return bytes(memoryview(self._buffer)[:size]), rights, flags
+
+    def _too_large(self, size: int) -> ProtocolError:
+        return ProtocolError(f"packet has {size} bytes; at most {self._limit}")
 
     def _has_ended(self) -> bool:
         """After an empty packet was read: whether that was the end. Both look the same."""

@@ -172,9 +172,10 @@ def test_a_payload_without_its_descriptor_is_refused(pair: Pair) -> None:
     assert survives(pair)
 
 
-def test_a_packet_that_is_too_large_is_refused() -> None:
+@pytest.mark.parametrize("buffer", [None, bytearray(10)])
+def test_a_packet_that_is_too_large_is_refused(buffer: bytearray | None) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pair = Connection(theirs), Connection(ours, limit=10)
+    pair = Connection(theirs), Connection(ours, limit=10, buffer=buffer)
     pair[0].send(b"x" * 11, [0])
     pair[0].send(b"y" * 10)
     with pytest.raises(ProtocolError, match="11 bytes; at most 10"):
@@ -185,15 +186,32 @@ def test_a_packet_that_is_too_large_is_refused() -> None:
 
 
 @pytest.mark.parametrize("packet", [b"{}", wire.VIA_FD])
-def test_descriptors_are_refused_where_none_are_taken(packet: bytes) -> None:
+@pytest.mark.parametrize("buffer", [None, bytearray(100)])
+def test_descriptors_are_refused_where_none_are_taken(
+    packet: bytes, buffer: bytearray | None
+) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pair = Connection(theirs), Connection(ours, takes_fds=False)
+    pair = Connection(theirs), Connection(ours, 100, False, buffer)
     pair[0].send(packet, [0])
     with pytest.raises(ProtocolError, match="they are not taken here"):
         pair[1].receive()
     assert survives(pair)
     ours.close()
     theirs.close()
+
+
+def test_connections_that_share_a_buffer_keep_their_packets_apart() -> None:
+    buffer = bytearray(100)
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    readers = [Connection(ours, 100, False, buffer) for ours, _ in pairs]
+    for number, (_, theirs) in enumerate(pairs):
+        theirs.send(b"%d" % number * (20 - number))
+    packets = [received(reader)[0] for reader in readers]
+    assert packets == [b"0" * 20, b"1" * 19]
+    for ours, theirs in pairs:
+        theirs.close()
+        assert readers[pairs.index((ours, theirs))].receive() is None
+        ours.close()
 
 
 def test_descriptors_that_find_no_room_are_an_error(pair: Pair) -> None:
@@ -279,6 +297,16 @@ def test_sending_to_a_peer_that_does_not_read_ends_in_time(pair: Pair) -> None:
     with pytest.raises(BlockingIOError):
         fill()
     assert received(pair[1])[0] == b"x" * 1000
+
+
+def test_a_timeout_of_one_packet_is_none_of_the_next(pair: Pair) -> None:
+    option = (socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
+    pair[0].send(b"x", timeout_s=0.05)
+    with_limit = pair[0].socket.getsockopt(*option)
+    pair[0].send(b"x")
+    without = pair[0].socket.getsockopt(*option)
+    assert any(with_limit)
+    assert not any(without)
 
 
 @pytest.mark.parametrize("depth", [1, 20])
