@@ -223,7 +223,7 @@ def _check_text(what: str, text: Any, limit: int | None = None) -> None:
     if not isinstance(text, str):
         raise LifecycleError("InvalidArgument", f"{what} is a {type(text).__name__}, not a string")
     try:
-        size = len(text.encode())
+        size = len(text if text.isascii() else text.encode())
     except UnicodeEncodeError:
         raise LifecycleError("InvalidArgument", f"{what} holds a lone surrogate") from None
     if limit is not None and size > limit:
@@ -583,7 +583,7 @@ class _Files:
 
     def is_at(self, fd: int, path: str) -> bool:
         try:
-            return os.path.samestat(self.system.fstat(fd), self.system.stat(path))
+            return os.path.samestat(self.system.fstat(fd), self.system.lstat(path))
         except FileNotFoundError:
             return False
 
@@ -625,10 +625,7 @@ class _Files:
         if size > MAX_READ:
             raise OSError(errno.EINVAL, f"{size} bytes would have to be read; set the file aside")
         pieces = []
-        while size > 0:
-            piece = self.system.pread(fd, size, offset)
-            if not piece:
-                break
+        while size > 0 and (piece := self.system.pread(fd, size, offset)):
             pieces.append(piece)
             offset += len(piece)
             size -= len(piece)
@@ -694,6 +691,7 @@ class _EventLog:
 
     def _forget(self) -> None:
         self._base = 0  # the highest seq that is used up
+        self._last: dict[str, Any] | None = None  # kind and seq of our own last event, if no end
         self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
         self._mark = b""  # what stood at the log's end then: it is still the same log
         self._has_events = False
@@ -733,7 +731,6 @@ class _EventLog:
         if self._poison:
             raise LifecycleError("IOFailed", f"{self._poison}; start a new writer")
         files, paths = self._files, self._paths
-        files.check_regular(paths.events)  # before a sequence file is left beside it
         is_new = False
         try:
             if self._lock_fd >= 0:
@@ -741,6 +738,7 @@ class _EventLog:
                 if not files.is_at(self._lock_fd, paths.seq):
                     self.close()
             if self._lock_fd < 0:
+                files.check_regular(paths.events)  # before a sequence file is left beside it
                 self._lock_fd = files.open_locked(paths.seq)
             if self._fd >= 0 and not files.is_at(self._fd, paths.events):
                 self._close_log()
@@ -765,9 +763,9 @@ class _EventLog:
 
     def ending(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The last event, and the result.json that the log stands for; None: there is none."""
-        last = None
+        last = self._last
         size = self._system.fstat(self._fd).st_size
-        start, span = size, 4096
+        start, span = 0 if last else size, 4096
         while start > 0:
             start = max(0, size - span)
             data = self._files.read_at(self._fd, start, size - start)
@@ -794,7 +792,7 @@ class _EventLog:
             self._left = (seq_text, size)
             return
         start, tail, events, keep = self._judge(seq_text, size, news)
-        self._left = None
+        self._left = self._last = None
         if keep < len(tail):
             self._save_torn([tail[keep:]], is_needed=False)
             self._sync(self._fd, self._paths.events, start + keep)
@@ -814,7 +812,7 @@ class _EventLog:
 
     def _go_on(self, data: bytes, last: int) -> None:
         """Take note of good events at the log's end, the last of which has the seq `last`."""
-        self._base = last
+        self._base, self._last = last, None
         self._has_events = True
         self._mark = (self._mark + data)[-MARK:]
 
@@ -865,19 +863,19 @@ class _EventLog:
                     return offset + begin, data[begin:], events, keep
             span *= 2
 
-    def append(self, bodies: Sequence[bytes], is_terminal: bool) -> tuple[int, int]:
+    def append(self, bodies: Sequence[bytes], kinds: Sequence[str]) -> tuple[int, int]:
         """Append events; durable on return. Returns the first and last seq.
 
-        bodies: from _event_body. All of them are taken or, on any error, none.
+        bodies: from _event_body, of these kinds. All are taken or, on any error, none.
         """
         size = self._system.fstat(self._fd).st_size
         first, last = self._base + 1, self._base + len(bodies)
         data = b"".join(b'%s, "seq": %d}\n' % (body, first + n) for n, body in enumerate(bodies))
-        if last > MAX_SEQ or (size + len(data) > MAX_LOG and not is_terminal):
+        if last > MAX_SEQ or (size + len(data) > MAX_LOG and not {*kinds} <= {*_ENDS}):
             what = "seqs" if last > MAX_SEQ else f"{MAX_LOG} bytes"
             message = f"{printable(self._paths.events)}: all {what} are used up"
             raise LifecycleError("Limit", message)
-        self._left = None  # until this has ended well, the next one looks again
+        self._left = self._last = None  # until this has ended well, the next one looks again
         in_flight = self._has_events or self._is_first
         if self._system.pwrite(self._lock_fd, encode_seq(last, in_flight), 0) != 21:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._paths.seq)
@@ -890,6 +888,7 @@ class _EventLog:
             raise
         self._sync(self._fd, self._paths.events)
         self._go_on(data, last)
+        self._last = None if kinds[-1] in _ENDS else {"kind": kinds[-1], "seq": last}
         self._settle(size + len(data))
         return first, last
 
@@ -1029,7 +1028,7 @@ class Journal:
             if self._strict:
                 last, _ = log.ending()
                 _check_order(last["kind"] if last else None, kinds, self._read("result"))
-            return self._with_reserve(lambda: log.append(bodies, is_end), is_end)
+            return self._with_reserve(lambda: log.append(bodies, kinds), is_end)
 
     def ending(self) -> tuple[str | None, dict[str, Any] | None]:
         """The last event's kind, None before the first, and the verdict that the log holds."""
@@ -1080,7 +1079,7 @@ class Journal:
         if log.ending()[1] is None:
             facts = {**(wanted.get("details") or {}), "exit_code": wanted["exit_code"]}
             body = _event_body(wanted["status"], wanted["message"], facts, self._boot_id)
-            self._with_reserve(lambda: log.append([body], is_terminal=True))
+            self._with_reserve(lambda: log.append([body], [wanted["status"]]))
         last, verdict = log.ending()
         self._complete(verdict or wanted)
         return last["seq"] if last else 0
