@@ -21,6 +21,7 @@ MAX_PACKET = 128 * 1024  # bytes of a stage's message
 QUOTA = 1024 * 1024  # bytes of events that a stage may write
 _BACKLOG = 256
 _DYING_S = 0.02  # a sandbox is killed when who made it is, which may be just now
+_BUFFER = bytearray(MAX_PACKET)  # the service has one thread
 
 
 class Opening:
@@ -59,7 +60,7 @@ class Opening:
         if self.sandbox is None or not self.sandbox.is_held:
             self.sandbox = Sandbox(peer_of(sock))
         sock.setblocking(False)
-        peer = Peer(wire.Connection(sock, limit=MAX_PACKET, takes_fds=False), self)
+        peer = Peer(wire.Connection(sock, MAX_PACKET, False, _BUFFER), self)
         self.clients.add(peer)
         return peer
 
@@ -87,6 +88,7 @@ class Peer:
         self.connection = connection
         self.opening = opening
         self.unsent = b""  # an answer that it did not make room for: until then it is not read
+        self.waits = False  # whether a call of it waits for the next batch
 
     def fileno(self) -> int:
         return self.connection.fileno()

@@ -28,6 +28,7 @@ class Record:
     def __init__(self, engine_pid: int) -> None:
         self.has_owner = False
         self.last_seq = 0
+        self._log_size: int | None = None  # with what stages are about to write
         self._engine = runs.engine_of(engine_pid)
         self._kind = "requested"  # the state that the run is in, as far as we said
         self._run: runs.Run | None = None
@@ -110,13 +111,16 @@ class Record:
         """Count bytes of a stage's events; refuse what is beyond its share."""
         if opening.used + size > QUOTA:
             raise LifecycleError("Limit", f"a stage may write {QUOTA} bytes of events")
-        log = os.stat(self.journal.paths.events).st_size
-        if log + size > lifecycle.MAX_LOG - OWNER_RESERVE:
+        if self._log_size is None:
+            self._log_size = os.stat(self.journal.paths.events).st_size
+        if self._log_size + size > lifecycle.MAX_LOG - OWNER_RESERVE:
             raise LifecycleError("Limit", "the log is full, but for the engine's own events")
+        self._log_size += size
         opening.used += size
 
     def append(self, bodies: Sequence[bytes], kinds: Sequence[str]) -> int:
         """Write a batch; durable on return. Returns the first seq."""
+        self._log_size = None
         first, self.last_seq = self.journal.append_encoded(bodies, kinds)
         self._kind = kinds[-1]
         return first

@@ -1,9 +1,9 @@
 """The service's loop: takes calls, groups what they write, and answers when it is durable.
 
-One thread. All sockets that are ready are read, one packet each; the events in them are appended
-with one batch's two syncs; then all are answered. While the sync runs the next packets collect in
-the sockets' buffers: a group commit without a timer. Whoever does not make room for an answer is
-not read: that is the back-pressure.
+One thread. All sockets that are ready are read, one packet each, until none is or MAX_READY are
+read; the events in them are appended with one batch's two syncs; then all are answered. While the
+sync runs the next packets collect in the sockets' buffers: a group commit without a timer. Whoever
+does not make room for an answer is not read: that is the back-pressure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 API = 1
 MAX_PEERS = 256
-MAX_READY = 64  # sockets that are read before their events are written
+MAX_READY = 64  # packets that are read before their events are written
 LIMITS = {
     "packet": MAX_PACKET,
     "message": lifecycle.MAX_MESSAGE,
@@ -75,9 +75,15 @@ class LifecycleService(host.Service):
     def serve(self) -> None:
         self._watch(self._manager)
         is_over = False
+        taken = 0
         while not is_over:
-            for fd, _ in self._epoll.poll(maxevents=MAX_READY):
+            # Who wrote while the others were read is still in time for this batch.
+            ready = self._epoll.poll(0 if self._waiting else None, MAX_READY)
+            taken += len(ready)
+            for fd, _ in ready:
                 source = self._sources.get(fd)
+                if isinstance(source, Peer) and source.waits:
+                    self._commit()  # its answers come in the order of its calls
                 if isinstance(source, Opening):
                     self._accept(source)
                 elif source is self._manager:
@@ -86,7 +92,9 @@ class LifecycleService(host.Service):
                     self._give(source, source.unsent)
                 elif source is not None:
                     self._hear(source)
-            self._commit()
+            if is_over or not ready or taken >= MAX_READY:
+                self._commit()
+                taken = 0
 
     def _watch(self, source: Peer | Opening) -> None:
         self._sources[source.fileno()] = source
@@ -134,6 +142,7 @@ class LifecycleService(host.Service):
         return True
 
     def _answer(self, peer: Peer, message: wire.Message) -> None:
+        peer.waits = False
         self._give(peer, wire.encode(message))
 
     def _give(self, peer: Peer, packet: bytes) -> None:
@@ -175,6 +184,7 @@ class LifecycleService(host.Service):
         if opening is not None:
             record.charge(opening, size_of(bodies))
         self._waiting.append(Waiting(peer, bodies, kinds, call.name == "events"))
+        peer.waits = True
         if is_new_kind:
             self._commit()
 
