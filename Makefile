@@ -32,8 +32,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## measure the lifecycle writer; prints a table, writes JSON
+bench: $(VENV)/.installed ## measure the lifecycle writer and its service; --json writes all figures
 	$(BIN)/python bench/lifecycle.py
+	$(BIN)/python bench/lifecycle_service.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages -:python3-venv

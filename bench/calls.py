@@ -57,7 +57,7 @@ def time_calls(calls: list[Call], rounds: int) -> dict[str, list[float]]:
     for number in range(-WARM_UP, rounds):
         turn = number % len(calls)
         for call in calls[turn:] + calls[:turn]:
-            spent_ms = _time_one(call)
+            spent_ms = time_one(call)
             if number >= 0:
                 times[call.name].append(spent_ms)
     for call in calls:
@@ -66,7 +66,7 @@ def time_calls(calls: list[Call], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def _time_one(call: Call) -> float:
+def time_one(call: Call) -> float:
     begin = time.perf_counter()
     # In a session of its own: a Ctrl-C is ours, and `run` then kills the call and waits for it.
     done = subprocess.run(call.arguments, env=ENVIRONMENT, start_new_session=True, check=False)

@@ -61,11 +61,13 @@ class Sample:
     """What one round of one side gave.
 
     rate: events per second, of all writers together, that became durable within the round.
-    p50_ms, worst_ms: the time of one event as its writer sees it, the wait for the lock included.
+    p50_ms, p99_ms, worst_ms: the time of one event as its writer sees it, the wait for the lock
+    included.
     """
 
     rate: float
     p50_ms: float
+    p99_ms: float
     worst_ms: float
 
 
@@ -187,7 +189,9 @@ def _time(side: Side, directory: Path, links: list[Connection], seconds: float) 
     side.check(directory, sum(1 + len(spent) for spent, _ in results))
     in_time = sum(count for _, count in results)
     times_s = sorted(one for spent, _ in results for one in spent)
-    return Sample(in_time / seconds, times_s[len(times_s) // 2] * 1000, times_s[-1] * 1000)
+    count = len(times_s)
+    p50, p99, worst = (times_s[at] * 1000 for at in (count // 2, count * 99 // 100, -1))
+    return Sample(in_time / seconds, p50, p99, worst)
 
 
 def _write(link: Connection, side: Side, directory: Path, number: int, seconds: float) -> None:
