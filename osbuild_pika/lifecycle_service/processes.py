@@ -14,7 +14,8 @@ import time
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
 _SO_PEERPIDFD = 77  # asm-generic/socket.h
-_REAPED_S = 0.05  # the exit status is there when the parent has reaped: a little after the end
+_PF_EXITING = 0x4  # linux/sched.h
+_REAPED_S = 0.25  # the exit status is there when the parent has reaped: a little after the end
 
 
 class Process:
@@ -44,6 +45,20 @@ class Process:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         return bool(poll.poll(timeout_s * 1000))
+
+    def is_ending(self) -> bool:
+        """Whether it has begun to end: its sockets are closed before it can be seen as ended.
+
+        On a loaded machine its last thread may not get there for long.
+        """
+        if self.has_ended():
+            return True
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                flags = int(file.read().rpartition(b")")[2].split()[6])
+        except (OSError, ValueError, IndexError):
+            return self.has_ended()
+        return bool(flags & _PF_EXITING)
 
     def exit_status(self) -> int | None:
         """Its exit status in subprocess's form; None if the kernel (before 6.15) cannot tell."""

@@ -307,7 +307,9 @@ class LifecycleService(host.Service):
     def _last_words(self) -> None:
         stages = [opening.seen() for opening in self._openings]
         is_stage_alive = any(seen.sandbox == "alive" for seen in stages)
-        has_ended = self._engine.has_ended(_ENGINE_WITH_STAGE_S if is_stage_alive else _ENGINE_S)
+        is_ending = self._engine.is_ending()
+        wait_s = _ENGINE_WITH_STAGE_S if is_ending or is_stage_alive else _ENGINE_S
+        has_ended = self._engine.has_ended(wait_s) or is_ending
         status = self._engine.exit_status() if has_ended else None
         words, end = verdict.judge(self._record.has_owner, has_ended, status, stages)
         for word in words:
