@@ -150,29 +150,36 @@ def format_report(report: dict[str, Any]) -> str:
         times.append(head + [table.figure(cell) for cell in cells])
     ratios = [f"{SERVICE}/{name}" for name in OTHERS]
     p99 = [f"p99.{name}" for name in NAMES]
-    single = [
-        [name, *(f"{found['median'][key]:.3g}" for key in serving.SINGLE), ratio]
-        for name, found in report["single"].items()
-        for ratio in [f"{found['median']['cli/rpc']:,.0f}"]
-    ]
     return "\n".join(
         (
             "events/s, service/other (above 1 is faster), and CPU time of the service per event",
             table.render(["", "clients", *NAMES, *ratios, "CPU us"], rates),
             "\ntime of one event in ms: median (the last column: over the floor's), and p99",
             table.render(["", "clients", *NAMES, *p99, f"{SERVICE}/floor"], times),
-            "\nms of one event by a call (its client idle before), and by the original's command",
-            "line; of the interpreter alone, of the start to the first reply, and to that of `own`",
-            table.render(["", *serving.SINGLE, "cli/rpc"], single),
+            format_single(report["single"]),
             "\nprogress() in a loop, CPU time: " + format_progress(report["progress"]),
         )
     )
 
 
+def format_single(places: dict[str, Any]) -> str:
+    rows = []
+    for name, found in places.items():
+        medians = found["median"]
+        figures = [f"{medians[key]:.3g}" for key in serving.SINGLE]
+        rows.append([name, *figures, f"{medians['cli/rpc']:,.0f}"])
+    return (
+        "\nms of one event by a call (its client idle before), and by the original's command\n"
+        "line; of the interpreter alone, of the start to the first reply, and to that of `own`\n"
+        + table.render(["", *serving.SINGLE, "cli/rpc"], rows)
+    )
+
+
 def format_progress(found: dict[str, float]) -> str:
     return (
-        f"{found['call_ns']:.0f} ns per call; {found['share'] * 100:.2f} % of a loop that hashes"
-        f" {serving.BLOCK // 1024} KiB ({found['work_us']:.0f} us) between two calls"
+        f"{found['call_ns']:.0f} ns per call, {found['send_us']:.0f} us for one that is sent;\n"
+        f"{found['share'] * 100:.2f} % of a loop that hashes {serving.BLOCK // 1024} KiB"
+        f" ({found['work_us']:.0f} us) between two calls"
     )
 
 
