@@ -147,16 +147,15 @@ class Record:
         """Keep a stage's result; that of a final stage without an owner ends the run."""
         status, code, message, details = authority.result_of(args)
         result = {"status": status, "exit_code": code, "message": message, "details": details}
-        if opening.result is not None:
-            if opening.result != result:
-                raise LifecycleError("AlreadyFinished", "the stage gave another result before")
-            return
-        name = "stage.finished" if status == "completed" else "stage.failed"
+        if opening.result not in (None, result):
+            raise LifecycleError("AlreadyFinished", "the stage gave another result before")
         stamped = authority.stamp(details, opening.stage, self.run.id)
-        event = authority.Event(None, message, {**stamped, "event": name, "exit_code": code})
-        self.append(*self.encode([event]))
-        opening.result = result
-        if opening.stage.is_final and not self.has_owner:
+        if opening.result is None:
+            name = "stage.finished" if status == "completed" else "stage.failed"
+            event = authority.Event(None, message, {**stamped, "event": name, "exit_code": code})
+            self.append(*self.encode([event]))
+            opening.result = result
+        if opening.stage.is_final and not self.has_owner:  # again if it failed before
             self.finish(status, code, message, {**stamped, "event": f"build.{status}"})
 
     def finish(self, status: str, code: int, message: str, details: dict[str, Any]) -> None:
