@@ -95,6 +95,21 @@ def test_a_run_that_is_removed_still_gets_its_end(tmp_path: Path) -> None:
     assert verdict(service.run) == ("failed", 1, "build.failed")
 
 
+def test_a_final_result_that_failed_to_be_written_may_be_said_again(tmp_path: Path) -> None:
+    result = {"status": "completed", "message": "m", "details": {"x": 1}}
+    with lifecycle(tmp_path) as service:
+        service.open({**STAGE, "run": "web", "final": True})
+        (service.run / "status.json").unlink()
+        (service.run / "status.json").mkdir()
+        with service.connect() as stage:
+            assert stage.error("result", **result) == "IOFailed"
+            (service.run / "status.json").rmdir()
+            assert stage.error("result", **result) == ""
+            assert stage.error("result", **result) == ""
+    assert names(service.run)[3:] == ["stage.finished", "build.completed"]
+    assert verdict(service.run) == ("completed", 0, "build.completed")
+
+
 def test_a_log_that_was_torn_by_another_is_put_in_order(tmp_path: Path) -> None:
     with lifecycle(tmp_path) as service:
         service.own()
