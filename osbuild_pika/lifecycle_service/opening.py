@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 
 from osbuild_pika import wire
 from osbuild_pika.lifecycle_service.processes import Sandbox, peer_of
@@ -44,7 +46,13 @@ class Opening:
             raise
 
     def _bind(self, path: str) -> None:
-        self.socket.bind(path)
+        try:
+            self.socket.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_left(path):
+                raise
+            os.unlink(path)
+            self.socket.bind(path)
         # Stages are nobody; who may reach the directory is for its owner to say.
         os.chmod(path, 0o666)  # noqa: S103
 
@@ -79,6 +87,16 @@ class Opening:
             self.sandbox.close()
         with contextlib.suppress(OSError):  # upstream removes the directory first
             wire.at_directory(os.path.dirname(self.path), NODE, os.unlink)
+
+
+def _is_left(path: str) -> bool:
+    """Whether this is the socket of a service that was killed: nobody has it open any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(path)  # a living one is of another type: it never learns of this
+        except OSError as error:
+            return error.errno == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode)
+    return False
 
 
 class Peer:
