@@ -10,6 +10,7 @@ if it has no verdict, `seal` writes the one that nobody was left to write.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -30,6 +31,9 @@ LOST = "the engine and its lifecycle service ended without a word"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,90}")  # a name, or a name and a ULID
 _ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what a rename to a name in use says
+_NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 # A process for ever: its pid may be another's later. start_time: clock ticks since boot.
 Engine = namedtuple("Engine", "pid start_time boot_id")
@@ -157,8 +161,8 @@ def _place(runs: str, hidden: str, name: str, engine: Engine) -> str:
         _sync(hidden)
         try:
             os.rename(hidden, os.path.join(runs, run_id))
-        except OSError:  # ENOTEMPTY or EEXIST: the name is taken
-            if run_id != name:
+        except OSError as error:
+            if run_id != name or error.errno not in _TAKEN:
                 raise
             continue
         _sync(runs)
@@ -257,12 +261,17 @@ def _has_ended(run: Run) -> bool:
 
 
 def _facts(directory: str) -> dict[str, Any]:
-    """What run.json holds; {} if it is not there or unreadable."""
+    """What run.json holds; {} if it is none, or not for us. Raises OSError if that is not known:
+    who took a run for another engine's then would end one that lives."""
     try:
         fd = os.open(os.path.join(directory, "run.json"), os.O_RDONLY | os.O_NOFOLLOW)
         with open(fd, "rb") as file:
             facts = json.loads(file.read(MAX_FACTS))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
+        return {}
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
         return {}
     return facts if isinstance(facts, dict) else {}
 
