@@ -4,7 +4,7 @@ A harness keeps marks outside the files, in the order in which it saw things hap
 a call, Acked when the call returned, Crashed when a crash cut off all that was in flight. From
 them `expect` says what must, and what may, be in the directory; oracle.py compares.
 
-Each event of a test needs a message of its own: by it an event is known again.
+Each event of a test needs a kind and message of its own: by them an event is known again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,12 @@ class Acked:
 
 @dataclass(frozen=True)
 class Crashed:
-    """Every call in flight was cut off: what it had not done by now, it will never do."""
+    """Calls in flight were cut off: what they had not done by now, they will never do.
+
+    work: the one that was; None: all.
+    """
+
+    work: Work | None = None
 
 
 Mark = Asked | Acked | Crashed
@@ -137,8 +142,9 @@ def _calls(marks: Sequence[Mark]) -> list[_Call]:
     for now, mark in enumerate(marks):
         if isinstance(mark, Crashed):
             for call in in_flight:
-                call.ended = now
-            in_flight = []
+                if mark.work in (None, call.work):
+                    call.ended = now
+            in_flight = [call for call in in_flight if call.ended > now]
             continue
         same = [call for call in in_flight if call.work == mark.work]
         call = same[0] if same else _Call(mark.work, now, len(marks))

@@ -151,10 +151,10 @@ def check_log(log: bytes | None, expected: Expected) -> list[Fault]:
             faults.append(Fault(LOST, f"acknowledged event {seq}: {asked.message!r}"))
         elif not _is_event(by_seq[seq], asked):
             faults.append(Fault(LOST, f"event {seq} is {by_seq[seq]}, not {asked}"))
-    messages = Counter(event["message"] for event in events)
-    for message in {asked.message for asked in expected.asked}:
-        if messages[message] > 1:
-            faults.append(Fault(DUPLICATE, f"event {message!r} is there {messages[message]} times"))
+    times = Counter((event["kind"], event["message"]) for event in events)
+    for name in {(asked.kind, asked.message) for asked in expected.asked}:
+        if times[name] > 1:
+            faults.append(Fault(DUPLICATE, f"event {name} is there {times[name]} times"))
     return faults + _check_seqs(events, expected)
 
 

@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -41,12 +41,12 @@ CREWS = (  # workers of a round; two that write statuses would not know whose is
     ("ours.0.0", "ours.1.0", "status.2.0", "original.3.0"),
     ("ours.0.0", "end.1.0", "original.2.0"),
 )
+FREED_S = 10.0  # the kernel frees a loop device a little after its last mount is gone
 ROUND_S = 30.0  # after which a round hangs
 CODE = """
-import sys
+import importlib, sys
 sys.path[:0] = sys.argv[1:3]
-from crash import powercut
-powercut.main(*sys.argv[3:])
+importlib.import_module(f"crash.{sys.argv[3]}").main(*sys.argv[4:])
 """
 NEXT = Event("ready", "after the power loss")
 
@@ -64,17 +64,25 @@ class Loss:
 # --- for tests ------------------------------------------------------------------------------------
 
 
-def command(directory: Path, file_system: str, rounds: int, *names: str) -> list[str]:
-    """What plays these rounds in a directory. names: of the workers; none: the usual ones."""
+def command(
+    directory: Path, file_system: str, rounds: int, *names: str, module: str = "powercut"
+) -> list[str]:
+    """What plays these rounds in a directory. names: of the workers; none: the usual ones.
+
+    module: of this package, whose `main` plays them.
+    """
     alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    alone.append("--mount-proc")
     here = Path(__file__).parents[1]
     python = [sys.executable, "-S", "-c", CODE, str(here.parent), str(here)]
-    return [*alone, *python, str(directory), file_system, str(rounds), *names]
+    return [*alone, *python, module, str(directory), file_system, str(rounds), *names]
 
 
-def losses(directory: Path, file_system: str, rounds: int, *names: str) -> list[Loss]:
+def losses(
+    directory: Path, file_system: str, rounds: int, *names: str, module: str = "powercut"
+) -> list[Loss]:
     """Lose power some times. Raises subprocess.CalledProcessError if that cannot be done."""
-    argv = command(directory, file_system, rounds, *names)
+    argv = command(directory, file_system, rounds, *names, module=module)
     try:
         done = subprocess.run(argv, capture_output=True, check=True, timeout=ROUND_S * (rounds + 1))
     finally:
@@ -106,6 +114,14 @@ def attached(directory: Path) -> list[str]:
             if backing.read_text().startswith(f"{directory}/"):
                 found.append(backing.parts[3])
     return found
+
+
+def is_freed(directory: Path) -> bool:
+    """Whether no mount and no loop device is left; waits for that."""
+    deadline = time.monotonic() + FREED_S
+    while attached(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not attached(directory) and str(directory) not in Path("/proc/self/mounts").read_text()
 
 
 # --- in the namespace -----------------------------------------------------------------------------
@@ -201,8 +217,8 @@ def append(directory: Path, expected: Expected) -> list[oracle.Fault]:
     return oracle.check(oracle.look(directory), after)
 
 
-def play(directory: Path, file_system: str, option: str, names: Sequence[str]) -> Loss:
-    """One power loss on a new file system."""
+def new_disk(directory: Path, file_system: str) -> tuple[Path, Path]:
+    """Make a file with a file system. Returns it, and where to mount it."""
     image = directory / "image"
     disk = directory / "disk"
     disk.mkdir(exist_ok=True)
@@ -210,6 +226,12 @@ def play(directory: Path, file_system: str, option: str, names: Sequence[str]) -
     with image.open("wb") as file:
         file.truncate(SIZE[file_system])
     subprocess.run([f"mkfs.{file_system}", "-q", image], check=True)
+    return image, disk
+
+
+def play(directory: Path, file_system: str, option: str, names: Sequence[str]) -> Loss:
+    """One power loss on a new file system."""
+    image, disk = new_disk(directory, file_system)
     with mounted(image, disk, option):
         expected, loss = lose(disk / "run", names)
     with mounted(image, disk, option):
@@ -218,9 +240,17 @@ def play(directory: Path, file_system: str, option: str, names: Sequence[str]) -
     return replace(loss, faults=(*loss.faults, *faults), is_torn=not log.endswith(b"\n"))
 
 
-def main(directory: str, file_system: str, rounds: str, *names: str) -> None:
+Play = Callable[[Path, str, str, Sequence[str]], Loss]
+
+
+def play_rounds(play: Play, crews: Sequence[Sequence[str]], *arguments: str) -> None:
+    """The program of `command`. crews: take turns if none is given."""
+    directory, file_system, rounds, *names = arguments
     for number in range(int(rounds)):
         option = OPTIONS[file_system][number % len(OPTIONS[file_system])]
-        crew = names or CREWS[number % len(CREWS)]
+        crew = names or crews[number % len(crews)]
         loss = play(Path(directory), file_system, option, crew)
         print(json.dumps(asdict(loss)), flush=True)
+
+
+main = functools.partial(play_rounds, play, CREWS)

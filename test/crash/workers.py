@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from crash import Acked, Asked, Batch, Event, Finish, Mark, Result, Status, Work
+from crash import Acked, Asked, Batch, Crashed, Event, Finish, Mark, Result, Status, Work
 from crash.original import Original
 from osbuild_pika.lifecycle import Journal, LifecycleError
 
@@ -32,8 +32,17 @@ PAUSE_S = 0.005  # at most, between two calls of a worker: no run reaches the li
 STOP_S = 20.0  # in which a worker must end its last call
 END = 12  # the call with which a worker of the role "end" ends the run
 LARGE = 10 * 1024  # bytes of a message in a batch that a kill can tear
+RUN = "web"  # the run that callers of a lifecycle service write to
+STAGE = {"pipeline": "os", "stage": "org.example.demo", "stage_id": "ab"}
+# What the service puts into the details of the owner's events, and of a stage's.
+OWNERS: dict[str, Any] = {"run_id": RUN}
+STAGES: dict[str, Any] = {**OWNERS, **STAGE, "source": "stage", "event": "stage.note"}
 REPAIRS = 5  # times that a worker repairs a log for one call before it gives up
 Writer = Any  # has the methods of a Journal
+
+
+class Gone(Exception):
+    """The service that was called is dead: what of the call it had not done, it never will."""
 
 
 def role(name: str) -> str:
@@ -43,10 +52,13 @@ def role(name: str) -> str:
 def work(name: str, n: int) -> Work:
     """What the worker of this name does in its nth call; the first is 0.
 
-    original: events. status: statuses and events. end: statuses, and at last the run's end. All
-    others: events and batches, of which one is large.
+    original: events. status: statuses and events. end: statuses, and at last the run's end. client,
+    owner, ender: calls of a lifecycle service. All others: events and batches, of which one is
+    large.
     """
     text = f"{name} {n}"
+    if role(name) in ("client", "owner", "ender"):
+        return _call(name, n, text)
     if role(name) == "end" and n >= END:
         return Finish(Result("failed", 7, text, {"n": n}))
     if role(name) in ("end", "status") and n % 3:
@@ -55,6 +67,19 @@ def work(name: str, n: int) -> Work:
         return Event("ready", text, {"n": n}, "original" if role(name) == "original" else "ours")
     rest = "." * (LARGE if n == 2 else 0)
     return Batch(tuple(Event("ready", f"{text} of batch {m} {rest}") for m in range(5)))
+
+
+def _call(name: str, n: int, text: str) -> Work:
+    """A call of a lifecycle service; its details are those that are kept."""
+    if role(name) == "client" and n % 4 == 2:
+        rest = "." * (LARGE if n == 2 else 0)
+        return Batch(tuple(Event("ready", f"{text} of batch {m} {rest}", STAGES) for m in range(5)))
+    if role(name) == "client":
+        return Event("ready", text, {**STAGES, "n": n})
+    if role(name) == "ender" and n >= END:
+        return Finish(Result("failed", 7, text, {**OWNERS, "event": "build.failed", "n": n}))
+    details = {**OWNERS, "n": n}
+    return Status("ready", text, details) if n % 3 else Event("ready", text, details)
 
 
 def do(writer: Writer, asked: Work) -> int:
@@ -135,7 +160,9 @@ class Report:
 
 
 def read_report(lines: bytes) -> Report:
-    """Decode what workers wrote: `ask NAME N`, `ack NAME N SEQ`, `bad NAME N TEXT`, `fix NAME N`"""
+    """Decode what workers wrote: `ask NAME N`, `ack NAME N SEQ`, `bad NAME N TEXT`, `fix NAME N`,
+    `cut NAME N`.
+    """
     marks: list[Mark] = []
     errors: list[str] = []
     repairs = 0
@@ -145,6 +172,8 @@ def read_report(lines: bytes) -> Report:
             marks.append(Asked(work(name, int(n))))
         elif what == "ack":
             marks.append(Acked(work(name, int(n)), int(rest[0])))
+        elif what == "cut":
+            marks.append(Crashed(work(name, int(n))))
         elif what == "fix":
             repairs += 1
         else:
@@ -191,6 +220,10 @@ class Fleet:
         size = (self.position if end is None else end) - start
         return read_report(os.pread(self._report, size, start))
 
+    def tell(self, line: str) -> None:
+        """Report for a worker: as `attempt` does it."""
+        os.write(self._report, line.encode()[:4000] + b"\n")
+
     def start(self, name: str) -> None:
         parent = os.getpid()
         pid = os.fork()
@@ -199,7 +232,7 @@ class Fleet:
             return
         code = 1
         try:
-            code = _live(name, self._open_writer, self._report, parent)
+            code = _live(name, self._open_writer, self.tell, parent)
         finally:
             os._exit(code)
 
@@ -233,15 +266,14 @@ class Fleet:
             time.sleep(0.01)
 
 
-def _live(name: str, open_writer: Callable[[str], Writer], report: int, parent: int) -> int:
+def _live(
+    name: str, open_writer: Callable[[str], Writer], tell: Callable[[str], None], parent: int
+) -> int:
     """A worker's life, until SIGTERM or its parent's death. Returns the exit code."""
     told: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         told.append(number)
-
-    def tell(line: str) -> None:
-        os.write(report, line.encode()[:4000] + b"\n")
 
     signal.signal(signal.SIGTERM, stop)
     random.seed()
@@ -249,18 +281,27 @@ def _live(name: str, open_writer: Callable[[str], Writer], report: int, parent: 
     try:
         writer = open_writer(name)
         while not told and os.getppid() == parent:
-            asked = work(name, n)
-            tell(f"ask {name} {n}")
-            repairs, seq = _do_and_repair(writer, asked)
-            tell(f"fix {name} {n}\n" * repairs + f"ack {name} {n} {seq}")
+            is_over = attempt(writer, name, n, tell) and isinstance(work(name, n), Finish)
             n += 1
-            while isinstance(asked, Finish) and not told and os.getppid() == parent:
+            while is_over and not told and os.getppid() == parent:
                 time.sleep(PAUSE_S)  # the run is over, but its writer lives on
             time.sleep(random.uniform(0, PAUSE_S))
     except Exception as error:  # whatever it is, the harness calls it a fault
         tell(f"bad {name} {n} {error!a}")
         return 1
     return 0
+
+
+def attempt(writer: Writer, name: str, n: int, tell: Callable[[str], None]) -> bool:
+    """Do and report a worker's nth call. Returns whether it was acknowledged."""
+    tell(f"ask {name} {n}")
+    try:
+        repairs, seq = _do_and_repair(writer, work(name, n))
+    except Gone:
+        tell(f"cut {name} {n}")
+        return False
+    tell(f"fix {name} {n}\n" * repairs + f"ack {name} {n} {seq}")
+    return True
 
 
 def _do_and_repair(writer: Writer, asked: Work) -> tuple[int, int]:

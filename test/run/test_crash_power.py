@@ -15,7 +15,6 @@ from crash.tally import tally
 
 ROUNDS = 20
 SLOW_ROUNDS = int(os.environ.get("OSBUILD_PIKA_POWER_LOSSES", "1000"))
-FREED_S = 10.0  # the kernel frees a loop device a little after its last mount is gone
 file_systems = pytest.mark.parametrize("file_system", ["ext4", "xfs"])
 
 
@@ -23,17 +22,6 @@ def need(directory: Path, file_system: str) -> None:
     reason = powercut.why_not(directory, file_system)
     if reason:
         pytest.skip(reason)
-
-
-def is_freed(directory: Path) -> bool:
-    deadline = time.monotonic() + FREED_S
-    while powercut.attached(directory) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not powercut.attached(directory) and str(directory) not in mounts()
-
-
-def mounts() -> str:
-    return Path("/proc/self/mounts").read_text()
 
 
 def lose(directory: Path, file_system: str, rounds: int) -> tuple[list[oracle.Fault], str]:
@@ -56,7 +44,7 @@ def test_a_power_loss_takes_nothing_acknowledged(
     with capsys.disabled():
         print(f"\n{text}")
     assert not faults
-    assert is_freed(tmp_path)
+    assert powercut.is_freed(tmp_path)
 
 
 @pytest.mark.slow
@@ -68,7 +56,7 @@ def test_a_thousand_power_losses_take_nothing_acknowledged(
     with capsys.disabled():
         print(f"\n{text}")
     assert not faults
-    assert is_freed(tmp_path)
+    assert powercut.is_freed(tmp_path)
 
 
 @file_systems
@@ -86,4 +74,4 @@ def test_an_interrupted_round_leaves_no_mount(tmp_path: Path) -> None:
             time.sleep(0.01)
             assert rounds.poll() is None
         rounds.kill()
-    assert is_freed(tmp_path)
+    assert powercut.is_freed(tmp_path)
