@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,7 @@ def one(directory: Path, kill: str, stage: str, seed: str) -> Outcome:
     plan = Plan(name, has_owner=chance.random() < 0.5, is_final=chance.random() < 0.8)
     after = chance.choice(_marks(name, of_engine))
     started = time.monotonic()
-    engine = start(directory, plan)
-    try:
+    with running(directory, plan) as engine:
         await_mark(directory, after, engine)
         time.sleep(chance.uniform(0, AFTER_S))
         if of_engine:
@@ -78,9 +77,6 @@ def one(directory: Path, kill: str, stage: str, seed: str) -> Outcome:
         else:
             kill_stage(directory)
         seconds = await_end(directory, engine)
-    finally:
-        engine.kill()
-        engine.wait()
     begun = float(marks_of(directory)[0].split()[1])
     marks, said = marks_of(directory), marks_of(directory / "sandbox/tree")
     lost = "failed 143 engine.lost" if kill.endswith("TERM") and KNOWS_STATUS else LOST
@@ -96,14 +92,20 @@ def _marks(name: str, of_engine: bool) -> tuple[str, ...]:
     return (_ENGINE + stage) if of_engine else stage
 
 
-def start(directory: Path, plan: Plan) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def running(directory: Path, plan: Plan) -> Iterator[subprocess.Popen[bytes]]:
+    """Start an engine in a fresh directory; it is gone at the end of the block."""
     directory.mkdir(parents=True)
     clean = {name: text for name, text in os.environ.items() if not name.startswith("OSBUILD_PIKA")}
-    return subprocess.Popen(
+    with subprocess.Popen(
         small_engine.command(directory, plan),
         env={**clean, "PYTHONPATH": small_engine.PYTHONPATH},
         stdin=subprocess.DEVNULL,
-    )
+    ) as engine:
+        try:
+            yield engine
+        finally:
+            engine.kill()
 
 
 def marks_of(directory: Path) -> list[str]:
@@ -148,15 +150,25 @@ def processes_of(directory: Path) -> list[int]:
 
 
 def kill_stage(directory: Path) -> None:
-    """Kill the stage in its sandbox, if it is still there."""
-    (mark,) = [mark for mark in marks_of(directory) if mark.startswith("sandbox")] or [""]
+    """Kill the stage in its sandbox, as soon as it is there and if it is still there."""
+    outer = next((m.split()[1] for m in marks_of(directory) if m.startswith("sandbox")), "")
     deadline = time.monotonic() + SOON_S
-    while mark and Path(f"/proc/{mark.split()[1]}").exists() and time.monotonic() < deadline:
-        for first in children(int(mark.split()[1])):
+    while outer and Path(f"/proc/{outer}").exists() and time.monotonic() < deadline:
+        for first in children(int(outer)):
             for stage in children(first):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(stage, signal.SIGKILL)
+                _kill(stage, first)
                 return
+
+
+def _kill(pid: int, parent: int) -> None:
+    """Kill a process, but never another one that has its pid by now."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            if pid in children(parent):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        finally:
+            os.close(fd)
 
 
 def children(pid: int) -> list[int]:
