@@ -10,6 +10,7 @@ if it has no verdict, `seal` writes the one that nobody was left to write.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -30,6 +31,8 @@ LOST = "the engine and its lifecycle service ended without a word"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,90}")  # a name, or a name and a ULID
+_HIDDEN = re.compile(r"\.[a-z0-9][a-z0-9._-]{0,63}\.[0-9a-z]{26}")  # while it is being made
+_CREATE_S = 3600
 _ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what a rename to a name in use says
@@ -131,7 +134,9 @@ def _is_later(run_id: str, name: str) -> bool:
 
 def _create(runs: str, name: str, engine: Engine) -> Run:
     """Make a run's directory whole, then give it its name; durable on return."""
-    os.makedirs(runs, exist_ok=True)
+    if not os.path.isdir(runs):
+        os.makedirs(runs, exist_ok=True)
+        _sync(os.path.dirname(runs))
     hidden = os.path.join(runs, f".{name}.{_ulid()}")
     os.mkdir(hidden, 0o755)
     try:
@@ -217,10 +222,23 @@ def _complete(journal: Journal) -> bool:
 def seal_dead(runs: str) -> list[str]:
     """Seal every dead run below the root; returns the ids of those that were."""
     try:
-        ids = sorted(each for each in _directories(runs) if _ID.fullmatch(each))
+        names = _directories(runs)
     except OSError:
         return []
+    for name in names:
+        if _HIDDEN.fullmatch(name):
+            _drop_old(os.path.join(runs, name))
+    ids = sorted(name for name in names if _ID.fullmatch(name))
     return [each for each in ids if seal(os.path.join(runs, each))]
+
+
+def _drop_old(hidden: str) -> None:
+    """Remove what a killed `_create` left, long after it can be at work."""
+    with contextlib.suppress(OSError):
+        if time.time() - os.stat(hidden).st_mtime > _CREATE_S:
+            for left in os.listdir(hidden):
+                os.unlink(os.path.join(hidden, left))
+            os.rmdir(hidden)
 
 
 def _is_unfinished(directory: str) -> bool:

@@ -27,6 +27,7 @@ from collections import namedtuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 MAX_FDS = 253  # SCM_MAX_FD of the kernel
 MAX_PAYLOAD = 64 * 1024 * 1024  # bytes of a document, through a packet or a memfd
@@ -71,13 +72,16 @@ def encode(message: Message) -> bytes:
     return json.dumps({"type": kind_of(message), "data": data}).encode("ascii")
 
 
-def decode(packet: bytes) -> Message:
+def decode(
+    packet: bytes, make_object: Callable[[list[tuple[str, Any]]], object] | None = None
+) -> Message:
     """Decode one message; whatever the bytes are, the only error is ProtocolError.
 
-    JSON is what Python reads: NaN and lone surrogates come through, as they do upstream.
+    JSON is what Python reads: NaN, lone surrogates and keys that are given twice come through, as
+    they do upstream. make_object: makes objects of their pairs; what else it raises is raised.
     """
     try:
-        document = json.loads(packet.decode("utf-8"))
+        document = json.loads(packet.decode("utf-8"), object_pairs_hook=make_object)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}"[:200]) from None
     if not isinstance(document, dict):

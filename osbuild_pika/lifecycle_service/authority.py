@@ -38,6 +38,14 @@ _STAGE_ENDS = ("started", "finished", "failed", "cached", "ended")
 _RESERVED_WORDS = ("interrupted", "timeout", *(f"stage.{word}" for word in _STAGE_ENDS))
 
 
+def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises LifecycleError InvalidArgument if a key is given twice."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise LifecycleError("InvalidArgument", "a key is given twice in one object")
+    return made
+
+
 def check_method(name: str, is_manager: bool, is_owner: bool) -> None:
     """Refuse a method that is unknown, or not for this caller. Raises LifecycleError."""
     known = (_MANAGER + _OWNER * is_owner) if is_manager else _STAGE

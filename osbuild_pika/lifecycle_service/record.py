@@ -87,6 +87,8 @@ class Record:
             self._run, self._journal = run, journal
             if kind is None:
                 self.status("requested", "accepted", {**facts, "event": "build.accepted"})
+            elif not os.path.exists(journal.paths.status):  # killed between the two
+                self.status(kind, "going on", None)
             self._kind = kind or self._kind
         except BaseException:
             self._run = self._journal = None

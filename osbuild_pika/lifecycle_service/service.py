@@ -92,7 +92,8 @@ class LifecycleService(host.Service):
                     self._give(source, source.unsent)
                 elif source is not None:
                     self._hear(source)
-            if is_over or not ready or taken >= MAX_READY:
+            is_all = len(self._waiting) >= len(self._sources) - len(self._openings) - 1
+            if is_over or not ready or is_all or taken >= MAX_READY:
                 self._commit()
                 taken = 0
 
@@ -128,7 +129,7 @@ class LifecycleService(host.Service):
                 return False
             packet, fds = received
             wire.close_all(fds)
-            message = wire.decode(packet)
+            message = wire.decode(packet, authority.object_of_pairs)
             if not isinstance(message, wire.Method):
                 raise wire.ProtocolError(f"unknown message type: {wire.kind_of(message)}")
             self._call(peer, message)

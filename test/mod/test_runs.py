@@ -323,6 +323,16 @@ def test_a_link_in_a_run_is_not_followed(name: str, tmp_path: Path) -> None:
     assert target.read_text() == "precious"
 
 
+def test_what_a_killed_creator_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    for name in (f".web.{'0' * 26}", f".new.{'0' * 26}", ".mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".web.{'0' * 26}/run.json").write_text("{")
+    os.utime(tmp_path / f".web.{'0' * 26}", (0, 0))
+    os.utime(tmp_path / ".mine", (0, 0))
+    runs.seal_dead(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [".mine", f".new.{'0' * 26}"]
+
+
 def test_a_root_that_is_not_there_or_no_directory_holds_no_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert runs.seal_dead(f"{tmp_path}/none") == runs.seal_dead(f"{tmp_path}/file") == []
