@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 
 from osbuild_pika import host, wire
 from osbuild_pika.errors import PikaError
@@ -52,18 +53,18 @@ class Device:
 
 def parents_first(devices: Iterable[Device]) -> list[Device]:
     """The order in which devices are opened: upstream's, which `--inspect` shows."""
-    opened: list[Device] = []
-    waiting = list(devices)
+    opened: dict[str, Device] = {}
+    waiting = deque(devices)
     names = {device.name for device in waiting}
     while waiting:
-        device = waiting.pop(0)
-        if device.parent is not None and device.parent.name not in {each.name for each in opened}:
+        device = waiting.popleft()
+        if device.parent is not None and device.parent.name not in opened:
             if device.parent.name not in names:
                 raise PikaError(f"device {device.name}: its parent is not one of the devices")
             waiting.append(device)
         else:
-            opened.append(device)
-    return opened
+            opened[device.name] = device
+    return list(opened.values())
 
 
 class DeviceService(host.Service):

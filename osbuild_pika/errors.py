@@ -1,8 +1,9 @@
 """What can go wrong, and the exit code that says so."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class ExitCode(IntEnum):
@@ -31,6 +32,34 @@ class InputError(PikaError):
     """An argument or an input file is wrong."""
 
     exit_code = ExitCode.BAD_INPUT
+
+
+class ManifestFault(NamedTuple):
+    """One thing that is wrong with a manifest. path: keys and indices from the top."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+    @property
+    def place(self) -> str:
+        """The path as text: ".pipelines[0].stages[2]", "." for the top."""
+        parts = (
+            f"[{part}]" if isinstance(part, int) else f".'{part}'" if " " in part else f".{part}"
+            for part in self.path
+        )
+        return "".join(parts) or "."
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class ManifestError(InputError):
+    """The manifest is wrong. faults: all that is, sorted by place, none twice, at least one."""
+
+    def __init__(self, faults: Iterable[ManifestFault]) -> None:
+        self.faults = tuple(sorted(set(faults), key=lambda fault: (fault.place, fault.message)))
+        more = f" (and {len(self.faults) - 1} more)" if self.faults[1:] else ""
+        super().__init__(f"{self.faults[0]}{more}")
 
 
 class RemoteError(PikaError):
