@@ -64,13 +64,18 @@ def test_a_hostile_name_does_no_harm(tmp_path: Path) -> None:
         assert "\u202e" not in done.output
 
 
-@pytest.mark.parametrize("name", ["gone", "file"])
-def test_what_is_no_directory_is_bad_input(name: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    done = call("check", tmp_path / name)
+def test_what_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    done = call("check", tmp_path / "gone")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"osbuild-pika: error: {tmp_path / name}: ")
+    assert done.stderr.startswith(f"osbuild-pika: error: {tmp_path / 'gone'}: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_file_is_taken_for_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = call("check", tmp_path / "file")
+    assert (done.exit_code, done.stderr) == (2, "")
+    assert done.stdout.startswith(f"{tmp_path / 'file'}: .: not JSON: ")
 
 
 @pytest.mark.parametrize(
@@ -93,9 +98,9 @@ def test_no_verb_is_bad_input_and_shows_the_help() -> None:
 
 def test_every_verb_is_listed_and_has_help() -> None:
     listed = call("--help").stdout
-    assert [verb in listed for verb in osbuild_pika.commands] == [True] * 4
-    assert sorted(osbuild_pika.commands) == ["check", "lifecycle", "upstream", "watch"]
-    assert [call(verb, "--help").exit_code for verb in osbuild_pika.commands] == [0] * 4
+    assert [verb in listed for verb in osbuild_pika.commands] == [True] * 5
+    assert sorted(osbuild_pika.commands) == ["check", "lifecycle", "osbuild", "upstream", "watch"]
+    assert [call(verb, "--help").exit_code for verb in osbuild_pika.commands] == [0] * 5
 
 
 def test_the_version_is_told() -> None:
