@@ -1,9 +1,9 @@
 """What can go wrong, and the exit code that says so."""
 
 import signal
+from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import NamedTuple
 
 
 class ExitCode(IntEnum):
@@ -34,11 +34,10 @@ class InputError(PikaError):
     exit_code = ExitCode.BAD_INPUT
 
 
-class ManifestFault(NamedTuple):
+class ManifestFault(namedtuple("ManifestFault", "path message")):
     """One thing that is wrong with a manifest. path: keys and indices from the top."""
 
-    path: tuple[str | int, ...]
-    message: str
+    __slots__ = ()
 
     @property
     def place(self) -> str:
@@ -60,6 +59,12 @@ class ManifestError(InputError):
         self.faults = tuple(sorted(set(faults), key=lambda fault: (fault.place, fault.message)))
         more = f" (and {len(self.faults) - 1} more)" if self.faults[1:] else ""
         super().__init__(f"{self.faults[0]}{more}")
+
+
+class HostError(PikaError):
+    """The host lacks something that a build needs. The message names it, and the fix."""
+
+    exit_code = ExitCode.HOST_NOT_FIT
 
 
 class RemoteError(PikaError):
