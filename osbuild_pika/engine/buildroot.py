@@ -1,0 +1,112 @@
+"""What a build root needs beside its /usr: an /etc, as upstream's runners prepare it, and the
+modules that our stages import. Made once per build root, seen by all stages that run in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from osbuild_pika.engine import libc
+
+PACKAGE = Path(__file__).parents[1]
+# What is in the sandbox of our stages of the package (docs/explanation/architecture.md).
+INSIDE = ("__init__.py", "lifecycle.py", "wire.py", "inside")
+_MAX_BYTES = 4 * 1024 * 1024  # of one file of /etc: ld.so.cache is the largest
+_SYSTEM_IDS = 1000
+_NOBODY = 65534
+_FALLBACKS = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nnogroup:x:65534:\n",
+}
+_NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
+_HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+
+
+def prepare_etc(root: Path, target: Path) -> None:
+    """Write the /etc of a build root into `target`, a new directory.
+
+    The root may be a tree that stages wrote: no link of it leads out of it, and only regular
+    files of a limited size are read.
+    """
+    target.mkdir(mode=0o755)
+    for name in ("ld.so.cache", "ld.so.conf", "mime.types"):
+        content = _read(root, f"etc/{name}")
+        if content is not None:
+            _write(target / name, content)
+    _write(target / "passwd", _accounts(root, "passwd"))
+    _write(target / "group", _accounts(root, "group"))
+    _write(target / "nsswitch.conf", _NSSWITCH.encode())
+    _write(target / "hosts", _HOSTS.encode())
+    _write(target / "resolv.conf", b"")
+    _copy_links(root, "etc/alternatives", target / "alternatives")
+
+
+def prepare_lib(target: Path) -> None:
+    """Write the modules that our stages may import into `target`, a new directory."""
+    package = target / "osbuild_pika"
+    package.mkdir(mode=0o755, parents=True)
+    for name in INSIDE:
+        source = PACKAGE / name
+        if source.is_dir():
+            shutil.copytree(source, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            _write(package / name, source.read_bytes())
+
+
+def _accounts(root: Path, name: str) -> bytes:
+    """The users or groups of the system: those that Debian gives every machine, else the build
+    root's own without people's."""
+    content = _read(root, f"usr/share/base-passwd/{name}.master")
+    if content is not None:
+        return content.replace(b":*:", b":x:")
+    lines = (_read(root, f"etc/{name}") or b"").splitlines(keepends=True)
+    system = [line for line in lines if _is_system(line)]
+    return b"".join(system) or _FALLBACKS[name].encode()
+
+
+def _is_system(line: bytes) -> bool:
+    number = (line.split(b":") + [b""] * 3)[2]
+    return number.isdigit() and (int(number) < _SYSTEM_IDS or int(number) == _NOBODY)
+
+
+def _read(root: Path, path: str) -> bytes | None:
+    """A regular file of the root; None if there is none, or it is too large."""
+    fd = _open(root, path, os.O_RDONLY)
+    if fd is None:
+        return None
+    with open(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_BYTES:
+            return None
+        return file.read(_MAX_BYTES)
+
+
+def _copy_links(root: Path, path: str, target: Path) -> None:
+    fd = _open(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    if fd is None:
+        return
+    try:
+        target.mkdir(mode=0o755)
+        for name in sorted(os.listdir(fd)):
+            if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                os.symlink(os.readlink(name, dir_fd=fd), target / name)
+    finally:
+        os.close(fd)
+
+
+def _open(root: Path, path: str, flags: int) -> int | None:
+    try:
+        return libc.open_in_root(root, path, flags)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
