@@ -1,0 +1,100 @@
+"""What the tests of the store share: stores, stages, a namespace, children that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from osbuild_pika.engine import libc
+from osbuild_pika.engine.layers import Info
+from osbuild_pika.engine.scratch import Made, Scratch, run_inside
+from osbuild_pika.engine.store import Access, Store
+
+BASE = 1_900_000_000
+EPOCH = 1_700_000_000
+
+
+def key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def made(name: str, epoch: int | None = None) -> Made:
+    return Made(key(name), key(f"id of {name}"), f"org.example.{name}", 0.5, epoch)
+
+
+def directly(argv: Sequence[str], cwd: str, fds: Sequence[int] = ()) -> bytes:
+    return run_inside(list(argv), cwd, tuple(fds))
+
+
+def open_store(directory: Path, said: list[str] | None = None) -> Store:
+    """A store of the caller's own ids: it needs no namespace."""
+    say = (lambda text: None) if said is None else said.append
+    return Store(str(directory), Access(os.geteuid(), directly), say)
+
+
+def commit(scratch: Scratch, base: str | None, name: str, text: str = "") -> Info:
+    """A stage that writes one file of its name."""
+    with scratch.tree(base and key(base)) as tree:
+        (Path(tree.path) / name).write_text(text or name)
+        return scratch.commit(tree, made(name), b'{"by": "test"}\n')
+
+
+def fill(store: Store, *names: str) -> None:
+    """Layers on one another, as whole copies."""
+    with Scratch(store, "filling", copies=True) as scratch:
+        for base, name in zip([None, *names], names, strict=False):
+            commit(scratch, base, name)
+
+
+def is_root_that_mounts() -> bool:
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return os.geteuid() == 0 and bool(
+        shutil.which("unshare") and subprocess.run(command, capture_output=True).returncode == 0
+    )
+
+
+def in_private(work: Callable[[], None]) -> None:
+    """Run in a child with a mount namespace of its own; fails as it does."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            libc.unshare(libc.CLONE_NEWNS)
+            libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
+            work()
+            status = 0
+        except BaseException:
+            os.write(writer, traceback.format_exc()[-60_000:].encode())
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        words = file.read().decode()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, words
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[Callable[..., bytes]]:
+    """A user namespace of subordinate ids; yields what runs commands in it."""
+    pipe = subprocess.PIPE
+    command = ["unshare", "--user", "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {BASE} 65536")
+        enter = ["nsenter", f"--user=/proc/{holder.pid}/ns/user", "--setuid", "0"]
+
+        def inside(argv: Sequence[str], cwd: str, fds: Sequence[int] = ()) -> bytes:
+            return run_inside([*enter, "--setgid", "0", "--", *argv], cwd, tuple(fds))
+
+        yield inside
