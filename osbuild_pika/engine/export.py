@@ -1,0 +1,103 @@
+"""What leaves the store: a whole tree or a single file, under its name only when it is durable."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import subprocess
+from collections.abc import Iterator
+
+from osbuild_pika.engine import copytree, disk, libc
+from osbuild_pika.engine.scratch import Scratch
+from osbuild_pika.errors import HostError, InputError
+
+
+def export_tree(scratch: Scratch, key: str, target: str, force: bool = False) -> None:
+    """Copy a finished tree to a directory, durable on return.
+
+    Its files have the shifted ids of the build. What is there already is refused, or, with force,
+    exchanged in one step and then deleted. Raises HostError, InputError.
+    """
+    _refuse(target, force)
+    access = scratch.store.access
+    with disk.explained(f"cannot export to {target}"), _beside(target) as new:
+        os.mkdir(new, 0o755)
+        os.chown(new, access.base, access.base)
+        with scratch.view(key) as tree:
+            fd = disk.open_directory(tree)
+            try:
+                copytree.copy(access.inside, fd, new)
+            finally:
+                os.close(fd)
+        access.inside(["sync", "-f", "."], new)
+        _name(new, target, force)
+
+
+def export_file(tree: str, name: str, target: str, force: bool = False) -> None:
+    """Copy one regular file of a tree, as the caller's own with mode 0644; durable on return.
+
+    tree: a directory, of a view or a mount. name: of the file in it; no link leads out of it.
+    """
+    _refuse(target, force)
+    with disk.explained(f"cannot export {name} to {target}"), _beside(target) as new:
+        source = libc.open_in_root(tree, name, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                raise InputError(f"{name} is no regular file: only those are exported")
+            _copy_file(source, new)
+        finally:
+            os.close(source)
+        _name(new, target, force)
+
+
+def _copy_file(source: int, new: str) -> None:
+    """Copy an open file, its holes too, into a file that does not exist."""
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)) as file:
+        command = ["cp", "--reflink=auto", "--sparse=auto", "--"]
+        done = subprocess.run(
+            [*command, f"/proc/self/fd/{source}", f"/proc/self/fd/{file.fileno()}"],
+            pass_fds=(source, file.fileno()),
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode != 0:
+            raise HostError((done.stderr.strip().splitlines() or ["cp failed"])[-1])
+        os.fsync(file.fileno())
+
+
+def _refuse(target: str, force: bool) -> None:
+    if not force and os.path.lexists(target):
+        raise InputError(f"{target} exists: give another name, or --force to replace it")
+
+
+@contextlib.contextmanager
+def _beside(target: str) -> Iterator[str]:
+    """A new name in the target's directory; what has it at the end is deleted."""
+    parent, name = os.path.split(os.path.abspath(target))
+    new = os.path.join(parent, f".{name}.{secrets.token_hex(4)}")
+    try:
+        yield new
+    finally:
+        if os.path.lexists(new):
+            disk.remove_tree(new)
+
+
+def _name(new: str, target: str, force: bool) -> None:
+    """Rename; with force, what was there has the new one's old name afterwards."""
+    try:
+        disk.rename(new, target, disk.NO_REPLACE)
+    except FileExistsError:
+        if not force:
+            raise InputError(f"{target} exists: somebody else has just made it") from None
+        disk.rename(new, target, disk.EXCHANGE)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):  # NFS has no such flags
+            raise
+        _refuse(target, force)
+        os.rename(new, target)
+    disk.sync_directory(os.path.dirname(os.path.abspath(target)))
