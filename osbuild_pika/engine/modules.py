@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shlex
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,10 @@ def _from_python(path: Path) -> dict[str, Any]:
     What is no constant counts as absent.
     """
     told: dict[str, Any] = {}
-    for node in ast.parse(path.read_bytes()).body:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an escape sequence that is none: not ours to mend
+        tree = ast.parse(path.read_bytes())
+    for node in tree.body:
         if not isinstance(node, ast.Assign):
             continue
         for target in node.targets:

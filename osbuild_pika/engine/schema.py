@@ -133,6 +133,8 @@ def _check_absent(validator: Any, schema: Schema, entry: Json) -> Iterator[Manif
     """
     known = schema.get("properties", {})
     absent = {key: {} for key in ("options", "inputs", "devices") if key in known} - entry.keys()
+    if not absent:
+        return
     for error in validator.iter_errors({**entry, **{key: {} for key in absent}}):
         at = error.absolute_path[0] if error.absolute_path else None
         if at in absent and (at == "options" or error.validator == "required"):
