@@ -128,7 +128,7 @@ class DeviceManager:
 
     def __init__(self, services: host.ServiceManager, devpath: str, tree: str) -> None:
         self._services = services
-        self._devpath = devpath
+        self.devpath = devpath
         self._tree = tree
         self._paths: dict[str, str] = {}  # device name -> path of its node below devpath
 
@@ -147,7 +147,7 @@ class DeviceManager:
                 )
         service = self._services.start(f"device/{device.name}", executable)
         arguments = {
-            "dev": self._devpath,
+            "dev": self.devpath,
             "tree": self._tree,
             "parent": parent,
             "options": device.options,
@@ -158,7 +158,7 @@ class DeviceManager:
         if not isinstance(reply, dict):
             raise PikaError(f"device {device.name}: the service replied no object")
         if reply.get("path"):
-            self._paths[device.name] = node_below(device.name, self._devpath, reply["path"])
+            self._paths[device.name] = node_below(device.name, self.devpath, reply["path"])
         return reply
 
     def argument(self, device: Device, reply: Mapping[str, Any]) -> dict[str, Any]:

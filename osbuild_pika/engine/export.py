@@ -14,26 +14,61 @@ from osbuild_pika.engine import copytree, disk, libc
 from osbuild_pika.engine.scratch import Scratch
 from osbuild_pika.errors import HostError, InputError
 
+_TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse")
+
 
 def export_tree(scratch: Scratch, key: str, target: str, force: bool = False) -> None:
     """Copy a finished tree to a directory, durable on return.
 
-    Its files have the shifted ids of the build. What is there already is refused, or, with force,
-    exchanged in one step and then deleted. Raises HostError, InputError.
+    Owners are those that the stages saw: root's files are the caller's root's, as upstream's
+    exports are. What is there already is refused, or, with force, exchanged in one step and then
+    deleted. Raises HostError, InputError.
     """
     _refuse(target, force)
-    access = scratch.store.access
+    with disk.explained(f"cannot export to {target}"), _beside(target) as new:
+        os.mkdir(new, 0o700)
+        with scratch.view(key) as tree:
+            _copy_out(scratch.store.access.inside, tree, new)
+        fd = disk.open_directory(new)
+        try:
+            libc.syncfs(fd)
+        finally:
+            os.close(fd)
+        _name(new, target, force)
+
+
+def export_empty(target: str, force: bool = False) -> None:
+    """Make the empty directory that a pipeline without stages is."""
+    _refuse(target, force)
     with disk.explained(f"cannot export to {target}"), _beside(target) as new:
         os.mkdir(new, 0o755)
-        os.chown(new, access.base, access.base)
-        with scratch.view(key) as tree:
-            fd = disk.open_directory(tree)
-            try:
-                copytree.copy(access.inside, fd, new)
-            finally:
-                os.close(fd)
-        access.inside(["sync", "-f", "."], new)
         _name(new, target, force)
+
+
+def _copy_out(inside: copytree.Inside, tree: str, new: str) -> None:
+    """Read a tree as root inside, write it as the caller: between them ids change their names."""
+    reading, writing = os.pipe()
+    os.fchmod(writing, 0o666)  # root inside, which is somebody else, opens it by its name
+    unpack = [*_TAR, "--extract", "--same-permissions", "--same-owner", "--file=-"]
+    try:
+        unpacking = subprocess.Popen(
+            unpack, stdin=reading, cwd=new, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+    finally:
+        os.close(reading)
+    with unpacking:
+        try:
+            pack = [*_TAR, "--create", "--format=posix", f"--file=/proc/self/fd/{writing}", "."]
+            inside(pack, tree, (writing,))
+        except BaseException:
+            unpacking.kill()
+            raise
+        finally:
+            os.close(writing)
+        said = unpacking.stderr.read() if unpacking.stderr else b""
+    if unpacking.returncode != 0:
+        words = said.decode(errors="replace").strip().splitlines()
+        raise HostError((words or [f"tar exited with {unpacking.returncode}"])[-1][:500])
 
 
 def export_file(tree: str, name: str, target: str, force: bool = False) -> None:

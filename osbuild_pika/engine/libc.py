@@ -57,6 +57,11 @@ def unmount(target: str | Path) -> None:
     _check(_LIBC.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW), target)
 
 
+def syncfs(fd: int) -> None:
+    """Make all of the file system durable that an open file is on."""
+    _check(_LIBC.syncfs(fd))
+
+
 def restrict(target: str | Path, attributes: int) -> None:
     """Set READ_ONLY, NO_SETUID or NO_DEVICES for a mount and all below it.
 

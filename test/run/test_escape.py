@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import stages
 
 ESCAPE = stages.MODULES / "org.osbuild-pika.escape"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import stages
 
 RECORDED = Path(__file__).parents[1] / "data/osbuild/dump"

@@ -37,6 +37,6 @@ def test_only_the_command_line_ends_the_process() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "os._exit")
     ]
-    # The guest helper is a command line of its own, and so is what a sandbox runs.
-    programs = ("lifecycle.py", "inside/report.py", "inside/stage.py")
+    # Command lines of their own: the guest helper, what a sandbox runs, the build process.
+    programs = ("lifecycle.py", "inside/report.py", "inside/stage.py", "engine/__main__.py")
     assert {end.rpartition(":")[0] for end in ends} == {str(PACKAGE / name) for name in programs}

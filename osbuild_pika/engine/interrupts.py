@@ -1,0 +1,35 @@
+"""SIGINT and SIGTERM ask a build to stop; the second one, at once."""
+
+from __future__ import annotations
+
+import signal
+
+from osbuild_pika.engine.running import Stop
+from osbuild_pika.errors import ExitCode
+
+
+class Interrupts:
+    """Takes the process's signals. number: of the first that came, 0: none."""
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self.number = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, _: object) -> None:
+        self.number = self.number or number
+        self.stop.ask()
+
+    def ask(self, number: int) -> None:
+        """As if this signal had come, unless one has."""
+        if not self.number:
+            self._take(number, None)
+
+    @property
+    def signal_name(self) -> str:
+        return signal.Signals(self.number).name
+
+    @property
+    def exit_code(self) -> int:
+        return ExitCode.TERMINATED if self.number == signal.SIGTERM else ExitCode.INTERRUPTED

@@ -1,0 +1,44 @@
+"""What a build is asked for: one value, from the caller's process to the build's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Order:
+    """manifest: its text. name: what it is called in messages. run: name of the run.
+
+    exports: pipelines, by name or id; with `output` their trees are copied below it. output,
+    store: directories. libdirs: module directories, before ours. total_s, idle_s: limits of each
+    stage in seconds. is_forced: replace what is exported already. is_copied: no overlay mounts.
+    max_bytes: what the store may keep.
+    """
+
+    manifest: str
+    name: str
+    run: str
+    store: str
+    exports: tuple[str, ...] = ()
+    output: str | None = None
+    libdirs: tuple[str, ...] = ()
+    total_s: float | None = None
+    idle_s: float | None = None
+    is_forced: bool = False
+    is_copied: bool = False
+    max_bytes: int = 20 * GIB
+    term: str = "dumb"
+
+    def encode(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Order:
+        fields = json.loads(data)
+        for name in ("exports", "libdirs"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)

@@ -1,0 +1,142 @@
+"""From an order to the end of its run: whatever happens in between, the end is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from osbuild_pika import lifecycle
+from osbuild_pika.engine import area, hostroot
+from osbuild_pika.engine.build import Build, Export
+from osbuild_pika.engine.interrupts import Interrupts
+from osbuild_pika.engine.manifest import Manifest
+from osbuild_pika.engine.modules import Module, Modules
+from osbuild_pika.engine.namespace import Ids, UserNamespace
+from osbuild_pika.engine.order import Order
+from osbuild_pika.engine.owner import Owner
+from osbuild_pika.engine.plan import Digests, plan, uses
+from osbuild_pika.engine.reporting import Reporting, StageFailed
+from osbuild_pika.engine.running import Limits
+from osbuild_pika.engine.scratch import Scratch, run_inside, sweep
+from osbuild_pika.engine.stagework import Desk
+from osbuild_pika.engine.store import Access, Store
+from osbuild_pika.errors import ExitCode, PikaError
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a build is made of, beside its order."""
+
+    order: Order
+    manifest: Manifest
+    modules: Modules
+    owner: Owner
+    ids: Ids
+    interrupts: Interrupts
+
+    def find(self, kind: str, name: str) -> Module:
+        """A module that the manifest's check has seen. Raises PikaError if it is gone."""
+        module = self.modules.find(kind, name)
+        if module is None or not module.executable.is_file():
+            raise PikaError(f"{kind}/{name}: the module is gone")
+        return module
+
+
+def run(session: Session, out: Reporting) -> int:
+    """Build, and end the run. Returns the exit code."""
+    exports: list[Export] = []
+    try:
+        exports = _build(session, out)
+        code, message, name = 0, _success(session.order, exports), "build.completed"
+    except StageFailed as error:
+        code, message, name = error.failure.exit_code, str(error), "build.failed"
+        if error.failure.name != "stage.failed":
+            name = error.failure.name
+    except PikaError as error:
+        code, message, name = error.exit_code, str(error), "build.failed"
+    except Exception as error:
+        out.build_finished(ExitCode.FAILED, f"a fault of osbuild-pika: {error!r}", "build.failed")
+        raise
+    if session.interrupts.number and code:
+        code, name = session.interrupts.exit_code, "interrupted"
+        message = f"interrupted by {session.interrupts.signal_name}"
+    _write_facts(session, out, exports)
+    out.build_finished(int(code), message, name)
+    return int(code)
+
+
+def _success(order: Order, exports: Sequence[Export]) -> str:
+    places = ", ".join(export.path for export in exports)
+    return f"built {order.name}" + (f"; exported to {places}" if places else "")
+
+
+def _build(session: Session, out: Reporting) -> list[Export]:
+    order, owner = session.order, session.owner
+    _write(owner.directory, "manifest.json", order.manifest)
+    with contextlib.ExitStack() as stack:
+        workspace = area.make_workspace()
+        space = stack.enter_context(UserNamespace(session.ids))
+        trees = workspace / "trees"
+        trees.mkdir()
+        access = Access(
+            session.ids.base,
+            lambda argv, cwd, fds=(): run_inside([*space.enter_argv(), *argv], cwd, tuple(fds)),
+            str(trees),
+        )
+        store = Store(order.store, access, lambda line: out.tell("store.note", text=line))
+        sweep(store)
+        scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
+        digests = _digests(session)
+        planned = plan(session.manifest, order.exports, digests, scratch.have)
+        desk = Desk(
+            space,
+            workspace,
+            owner,
+            Limits(order.total_s, order.idle_s),
+            session.interrupts.stop,
+            order.term,
+            session.find,
+            out.service_output,
+        )
+        work = Build(session.manifest, planned, scratch, desk, out)
+        if order.output is not None:
+            work.check_targets(order.output, order.is_forced)
+        out.build_started(order.name, planned)
+        work.fetch()
+        work.make()
+        exports = work.export(order.output, order.is_forced) if order.output is not None else []
+        scratch.gc(order.max_bytes)
+        return exports
+
+
+def _digests(session: Session) -> Digests:
+    """Digests of all modules that the manifest uses, and of what they import."""
+    used = {use for each in session.manifest.pipelines for s in each.stages for use in uses(s)}
+    modules = {use: session.find(*use).digest() for use in sorted(used)}
+    return Digests(hostroot.digest(), modules)
+
+
+def _write_facts(session: Session, out: Reporting, exports: Sequence[Export]) -> None:
+    """build.json: what results.collect reads."""
+    facts = {
+        "schema_version": lifecycle.SCHEMA_VERSION,
+        "run_id": session.owner.run,
+        "manifest": session.order.name,
+        "exports": [
+            {"pipeline": each.pipeline, "id": each.id, "path": each.path} for each in exports
+        ],
+        "stages": out.stages,
+        "sources": out.sources,
+    }
+    _write(session.owner.directory, "build.json", json.dumps(facts, indent=2) + "\n")
+
+
+def _write(directory: str, name: str, text: str) -> None:
+    path = Path(directory, name)
+    new = path.with_name(f".{name}.tmp")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)

@@ -1,0 +1,201 @@
+"""The work around one stage: its devices, inputs, mounts and arguments, in upstream's order.
+
+Each of them is a host service, started for this stage and stopped when it has ended, the last one
+first. What they reply is what the stage finds in its arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from osbuild_pika.devices import Device, DeviceManager
+from osbuild_pika.engine import area as areas
+from osbuild_pika.engine import running
+from osbuild_pika.engine.manifest import FROM_PIPELINE, Input, Mount, Stage
+from osbuild_pika.engine.modules import Module
+from osbuild_pika.engine.namespace import UserNamespace
+from osbuild_pika.engine.owner import DEVICE, Owner
+from osbuild_pika.engine.running import Limits, Outcome, Stop
+from osbuild_pika.engine.sandbox import Sandbox
+from osbuild_pika.engine.storeapi import StoreApi, Trees
+from osbuild_pika.errors import PikaError
+from osbuild_pika.host import ServiceManager
+
+SERVICE_TIMEOUT_S = 600.0  # mapping an input may copy a tree
+MAX_METADATA = 16 * 1024 * 1024  # bytes
+INSIDE = "/run/osbuild"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What all stages of a build share. service_output: given (service id, line)."""
+
+    namespace: UserNamespace
+    workspace: Path
+    owner: Owner
+    limits: Limits
+    stop: Stop
+    term: str
+    find: Callable[[str, str], Module]
+    service_output: Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to run. parts: what it sees of the host. trees: what its inputs may ask for."""
+
+    pipeline: str
+    stage: Stage
+    module: Module
+    parts: areas.Parts
+    trees: Trees
+
+
+@dataclass(frozen=True)
+class Done:
+    """outcome: of the sandbox. metadata: what the stage left in /run/osbuild/meta, None if
+    nothing; fault: why that cannot be taken."""
+
+    outcome: Outcome
+    metadata: Any = None
+    fault: str = ""
+
+
+def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
+    """Run a stage. Raises PikaError if something that it needs cannot be had."""
+    path = desk.workspace / f"stage-{job.stage.id[:16]}"
+    with areas.prepared(path, job.parts, desk.namespace.ids) as area, contextlib.ExitStack() as end:
+        store_api = end.enter_context(StoreApi(area / "api/store", job.trees))
+        services = end.enter_context(ServiceManager(desk.service_output))
+        given = _arguments(_Setting(desk, job, area, services, store_api, end))
+        (area / "api/arguments").write_text(json.dumps(given))
+        (area / "api/arguments").chmod(0o644)
+        module = job.module
+        epoch = job.stage.source_epoch
+        sandbox = Sandbox(area, job.stage.type, module.capabilities, epoch, desk.term)
+        outcome = running.run(desk.namespace, sandbox, on_output, desk.limits, desk.stop)
+        return _read_metadata(area / "meta", outcome)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One stage's, while its services run. end: what is undone when it has ended."""
+
+    desk: Desk
+    job: Job
+    area: Path
+    services: ServiceManager
+    store_api: StoreApi
+    end: contextlib.ExitStack
+
+
+def _arguments(at: _Setting) -> dict[str, Any]:
+    stage = at.job.stage
+    inputs = {each.name: _map_input(at, each) for each in stage.inputs}
+    manager = DeviceManager(at.services, str(at.area / "dev"), str(at.job.parts.tree))
+    devices = {device.name: _open_device(at, device, manager) for device in stage.devices}
+    mounts = {mount.name: _mount(at, mount, devices) for mount in stage.mounts}
+    meta: dict[str, Any] = {"id": stage.id}
+    if stage.source_epoch is not None:
+        meta["source-epoch"] = stage.source_epoch
+    return {
+        "tree": f"{INSIDE}/tree",
+        "paths": {"devices": "/dev", "inputs": f"{INSIDE}/inputs", "mounts": f"{INSIDE}/mounts"},
+        "devices": devices,
+        "inputs": inputs,
+        "mounts": mounts,
+        "options": stage.options,
+        "meta": meta,
+    }
+
+
+def _map_input(at: _Setting, given: Input) -> dict[str, Any]:
+    module = at.desk.find("inputs", given.type)
+    service = at.services.start(f"input/{given.name}", str(module.executable))
+    root = at.area / "inputs"
+    target = root / given.name
+    target.mkdir(mode=0o755)
+    asked = {
+        "origin": given.origin,
+        "refs": given.references,
+        "target": str(target),
+        "options": given.options,
+        "api": {"store": str(at.store_api.path)},
+    }
+    reply = service.call("map", asked, timeout_s=SERVICE_TIMEOUT_S)
+    entry = {"path": _inside(f"input {given.name}", reply, root, f"{INSIDE}/inputs")}
+    if isinstance(reply, dict) and "data" in reply:
+        entry["data"] = reply["data"]
+    return entry
+
+
+def _inside(what: str, reply: Any, root: Path, shown: str) -> str:
+    """The path of a reply as the stage sees it. Raises PikaError if it leads out of `root`."""
+    path = reply.get("path") if isinstance(reply, dict) else None
+    if isinstance(path, str):
+        relative = os.path.relpath(os.path.normpath(path), root)
+        if not relative.startswith("..") and "\0" not in path:
+            return os.path.normpath(os.path.join(shown, relative))
+    raise PikaError(f"{what}: the service replied no path below {root}")
+
+
+def _open_device(at: _Setting, device: Device, manager: DeviceManager) -> dict[str, Any]:
+    if device.type != DEVICE:
+        module = at.desk.find("devices", device.type)
+        return manager.argument(device, manager.open(device, str(module.executable)))
+    # One service keeps the whole run.
+    stage = at.job.stage
+    options = {"pipeline": at.job.pipeline, "stage": stage.type, "stage_id": stage.id}
+    reply = dict(at.desk.owner.open(manager.devpath, str(at.job.parts.tree), options))
+    at.end.callback(at.desk.owner.close, os.path.join(manager.devpath, reply["path"]))
+    return {**reply, "path": os.path.join("/dev", reply["path"])}
+
+
+def _mount(at: _Setting, mount: Mount, devices: Mapping[str, Any]) -> dict[str, Any]:
+    module = at.desk.find("mounts", mount.type)
+    service = at.services.start(f"mount/{mount.name}", str(module.executable))
+    root = at.area / "mounts"
+    source = None
+    if mount.device is not None:
+        node = os.path.relpath(devices[mount.device.name]["path"], "/dev")
+        part = f"p{mount.partition:g}" if mount.partition else ""
+        source = str(at.area / "dev" / node) + part
+    asked = {
+        "source": source,
+        "target": mount.target,
+        "root": str(root),
+        "tree": str(at.job.parts.tree),
+        "options": mount.options,
+    }
+    reply = service.call("mount", asked, timeout_s=SERVICE_TIMEOUT_S)
+    if not reply:
+        return {}
+    return {"path": _inside(f"mount {mount.name}", {"path": reply}, root, f"{INSIDE}/mounts")}
+
+
+def _read_metadata(path: Path, outcome: Outcome) -> Done:
+    """What the stage wrote into its metadata file: the stage owned it, so it may be anything."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        data = file.read(MAX_METADATA + 1)
+    if not data:
+        return Done(outcome)
+    if len(data) > MAX_METADATA:
+        return Done(outcome, fault=f"the metadata have more than {MAX_METADATA} bytes")
+    try:
+        return Done(outcome, json.loads(data))
+    except (ValueError, RecursionError) as error:
+        return Done(outcome, fault=f"the metadata are not JSON: {error}"[:200])
+
+
+def references(stage: Stage) -> Iterator[str]:
+    """The ids of the pipelines whose trees the stage reads."""
+    for given in stage.inputs:
+        if given.origin == FROM_PIPELINE:
+            yield from (each for each in given.references if each is not None)

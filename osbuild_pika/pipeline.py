@@ -1,0 +1,66 @@
+"""The way through, one function per arrow. Today: an order -> a build's records and end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from osbuild_pika.engine.order import Order
+
+TICK_S = 0.2  # how often who looks on may redraw
+
+
+def build(
+    order: Order, take: Callable[[dict[str, Any]], None], tick: Callable[[], None] = lambda: None
+) -> int:
+    """Build in a process of its own; returns its exit code (errors.ExitCode).
+
+    take: is given each record (see monitor.py). tick: is called several times a second.
+    SIGINT and SIGTERM are the build's to handle while it runs: it ends what it does, and says so.
+    """
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "osbuild_pika.engine", str(writing)]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writing,))
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        # A terminal's Ctrl-C reaches the build by itself.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        if process.stdin:
+            process.stdin.write(order.encode())
+            process.stdin.close()
+        with open(reading, "rb", buffering=0) as pipe:
+            _relay(pipe.fileno(), take, tick)
+        return process.wait()
+    except BaseException:
+        process.terminate()  # our end of the records is closed, too
+        process.wait()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _relay(fd: int, take: Callable[[dict[str, Any]], None], tick: Callable[[], None]) -> None:
+    rest = b""
+    while True:
+        if select.select([fd], [], [], TICK_S)[0]:
+            data = os.read(fd, 1 << 16)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                take(json.loads(line))
+        tick()
