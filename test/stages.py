@@ -48,7 +48,6 @@ class Result:
     status: int
     ended_by: str
     duration_s: float
-    started: bool
     exception: dict[str, str] | None
     output: str
     meta: str

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def _show_root(path: Path, root: Path) -> None:
 
 
 def _show_etc(path: Path, root: Path) -> None:
-    for name in ("mke2fs.conf", "containers", "selinux"):
+    for name in ("mke2fs.conf", "containers", "selinux", "alternatives"):
         _show_part(root, f"etc/{name}", path / "etc" / name)
 
 
@@ -162,17 +163,10 @@ def _show_part(root: Path, name: str, target: Path) -> None:
 
 
 def _copy_etc(etc: Path, target: Path, ids: Ids) -> None:
-    """Files are the stage's own copies, directories are shown to all stages of the build root."""
-    for entry in os.scandir(etc):
-        place = target / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            place.mkdir()
-            show_read_only(entry.path, place)
-        elif entry.is_symlink():
-            place.symlink_to(os.readlink(entry.path))
-        else:
-            place.write_bytes(Path(entry.path).read_bytes())
-            os.chown(place, ids.base, ids.base)
+    """A copy of the stage's own: another stage must not find what this one writes."""
+    for source in etc.iterdir():
+        shutil.copy(source, target)
+        os.chown(target / source.name, ids.base, ids.base)
     os.chown(target, ids.base, ids.base)
 
 

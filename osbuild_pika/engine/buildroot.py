@@ -42,7 +42,6 @@ def prepare_etc(root: Path, target: Path) -> None:
     _write(target / "nsswitch.conf", _NSSWITCH.encode())
     _write(target / "hosts", _HOSTS.encode())
     _write(target / "resolv.conf", b"")
-    _copy_links(root, "etc/alternatives", target / "alternatives")
 
 
 def prepare_lib(target: Path) -> None:
@@ -83,19 +82,6 @@ def _read(root: Path, path: str) -> bytes | None:
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_BYTES:
             return None
         return file.read(_MAX_BYTES)
-
-
-def _copy_links(root: Path, path: str, target: Path) -> None:
-    fd = _open(root, path, os.O_RDONLY | os.O_DIRECTORY)
-    if fd is None:
-        return
-    try:
-        target.mkdir(mode=0o755)
-        for name in sorted(os.listdir(fd)):
-            if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                os.symlink(os.readlink(name, dir_fd=fd), target / name)
-    finally:
-        os.close(fd)
 
 
 def _open(root: Path, path: str, flags: int) -> int | None:

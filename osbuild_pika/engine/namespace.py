@@ -1,9 +1,8 @@
 """The user namespace of a build, and the mounts that only the build sees.
 
-Root in it is an ordinary, subordinate id of the host. It has no process of its own: an open
-descriptor holds it, so it ends with the engine, however that ends. What enters it is started
-through nsenter, setpriv and sh: in 3 ms, from any thread, and it dies with the thread that
-started it.
+Root in it is an ordinary, subordinate id of the host. A process namespace comes with it, whose
+first process waits for its input to end: so when the engine ends, however that happens, the
+kernel kills everything that was started inside. Commands enter through nsenter, in 3 ms.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ from osbuild_pika.errors import HostError
 
 COUNT = 65536
 ROOT_BASE = 1_900_000_000  # for root without an entry in /etc/subuid
-# Started as the engine's child, it asks for its death with the engine before it looks whether the
-# engine still lives; so there is no moment in which it could stay behind.
-_ONLY_BELOW = '[ "$PPID" = "$0" ] && exec "$@"'
 # Its arguments: process, its uid and gid, first id, number of ids.
 _MAP = 'read go; newuidmap "$0" 0 "$1" 1 1 "$3" "$4" && newgidmap "$0" 0 "$2" 1 1 "$3" "$4"'
+_FIRST = "echo; read end"
 _HINT = (
     "see user.max_user_namespaces, kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp"
@@ -120,29 +117,39 @@ def private_mounts() -> None:
 
 
 class UserNamespace:
-    """A user namespace, for the time of a `with` block. The caller must be root (see
-    become_root)."""
+    """A user namespace and what runs in it, for the time of a `with` block. The caller must be
+    root (see become_root)."""
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
-        self._fd = -1
+        self._first: subprocess.Popen[bytes] | None = None
+        self._fds: tuple[int, ...] = ()
 
     def __enter__(self) -> Self:
-        with _start(["unshare", "--user", "--", "sh", "-c", "echo; read end"]) as first:
+        first = _start(["unshare", "--user", "--pid", "--fork", "--", "sh", "-c", _FIRST])
+        try:
             if not (first.stdout and first.stdout.read(1)):
                 _, said = first.communicate()
                 why = said.decode(errors="replace").strip()
                 raise HostError(f"cannot make a user namespace: {why}; {_HINT}")
-            try:
-                self._write_maps(first.pid)
-                self._fd = os.open(f"/proc/{first.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-            finally:
-                first.communicate()  # it ends at the end of its input
+            self._write_maps(first.pid)
+            self._fds = tuple(
+                os.open(f"/proc/{first.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                for name in ("user", "pid_for_children")
+            )
+        except BaseException:
+            first.communicate()
+            raise
+        self._first = first
         return self
 
     def __exit__(self, *exception: object) -> None:
-        os.close(self._fd)
-        self._fd = -1
+        """Kill what still runs inside, and wait until it is gone."""
+        if self._first is not None:
+            self._first.communicate()  # it ends at the end of its input, and with it all others
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = ()
 
     def _write_maps(self, pid: int) -> None:
         line = f"0 {self.ids.base} {self.ids.count}"
@@ -159,19 +166,19 @@ class UserNamespace:
     def enter_argv(self) -> list[str]:
         """What to put before a command that shall run as root inside.
 
-        To be started by this process and no other: it dies with the thread that started it.
+        The process that is started so is nsenter; the command is its child, is killed when
+        nsenter is, and gives its exit status.
         """
-        engine = os.getpid()
+        user, pid = (f"/proc/{os.getpid()}/fd/{fd}" for fd in self._fds)
         return [
-            *("nsenter", f"--user=/proc/{engine}/fd/{self._fd}", "--setuid", "0", "--setgid", "0"),
+            *("nsenter", f"--user={user}", f"--pid={pid}", "--setuid", "0", "--setgid", "0"),
             *("--", "setpriv", "--pdeathsig", "KILL", "--"),
-            *("sh", "-c", _ONLY_BELOW, str(engine)),
         ]
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a command as root inside, with an empty session keyring; options are Popen's.
 
-        It is killed when the calling thread ends. Raises HostError if it cannot be started.
+        It is gone at the end of the block at the latest. Raises HostError if it cannot be started.
         """
         try:
             libc.join_new_session_keyring()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -25,6 +24,10 @@ from osbuild_pika.errors import HostError
 
 CHUNK = 64 * 1024  # bytes of output that are taken at once
 DYING_S = 2.0  # for the output of a stage to end after it did
+START_S = 5.0  # for bubblewrap to start the first process of the sandbox
+
+# Bubblewrap (0.8) looks its child up in /proc, by the number that the child has in the namespace.
+_OWN_PROC = ("unshare", "--mount-proc", "--")
 
 EndedBy = Literal["itself", "stop", "total timeout", "idle timeout"]
 
@@ -41,12 +44,12 @@ class Limits:
 @dataclass(frozen=True)
 class Outcome:
     """status: 0..255 as bubblewrap gives it, 128 + N if signal N ended the stage; negative if
-    the sandbox itself was killed. started: False if bubblewrap failed before the stage began."""
+    the sandbox itself was killed. A stage that cannot be started is status 1, and bubblewrap
+    says why in the output."""
 
     status: int
     ended_by: EndedBy
     duration_s: float
-    started: bool
     exception: StageException | None
 
 
@@ -97,42 +100,43 @@ def run(
         watch.until_end(api)
         api.drain()
         duration_s = time.monotonic() - begin
-        status = process.wait()
-        started = status < 0 or process.said("exit-code") is not None
-        return Outcome(status, watch.ended_by, duration_s, started, api.exception)
+        return Outcome(process.wait(), watch.ended_by, duration_s, api.exception)
 
 
 class _Process:
     """A running bubblewrap, and what is known of what it runs."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], output: int, status: int) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], output: int) -> None:
         self.output = output
         self.pidfd = os.pidfd_open(popen.pid)
-        self.status = status
         self._popen = popen
-        self._said = b""
-
-    def said(self, key: str) -> int | None:
-        """What bubblewrap said so far: child-pid, the process that is 1 in the sandbox by its
-        number here, or exit-code, of a stage that did start."""
-        with contextlib.suppress(BlockingIOError):
-            self._said += os.read(self.status, 4096)
-        whole = self._said[: self._said.rfind(b"\n") + 1]
-        return next(
-            (value[key] for value in map(json.loads, whole.splitlines()) if key in value), None
-        )
 
     def terminate(self) -> None:
         """Send SIGTERM to the stage itself: bubblewrap would not pass it on."""
-        first = self.said("child-pid")
-        if not first or not _signal_children(first, signal.SIGTERM):
+        firsts = self._firsts()
+        if not sum(_signal_children(first, signal.SIGTERM) for first in firsts):
             self.kill()
 
     def kill(self) -> None:
         """Kill the sandbox's first process, and with it, by the kernel, all others in it; then
-        bubblewrap ends."""
-        if not _signal_children(self._popen.pid, signal.SIGKILL):
-            self._popen.kill()
+        bubblewrap ends.
+
+        Who kills bubblewrap before there is a first process may leave one behind: it asks for
+        its death with bubblewrap only when it is nearly done.
+        """
+        deadline = time.monotonic() + START_S
+        while not sum(_signal_children(parent, signal.SIGKILL) for parent in self._wrappers()):
+            if self._popen.poll() is not None or time.monotonic() > deadline:
+                return
+            time.sleep(0.002)
+
+    def _wrappers(self) -> list[int]:
+        """nsenter's child: setpriv, unshare, then bubblewrap, all one process."""
+        return _children(self._popen.pid)
+
+    def _firsts(self) -> list[int]:
+        """The process that is 1 in the sandbox, by its number here."""
+        return [first for wrapper in self._wrappers() for first in _children(wrapper)]
 
     def wait(self) -> int:
         """The exit status. It is known when everything else in the sandbox is gone."""
@@ -149,41 +153,32 @@ class _Process:
         self.wait()
         os.close(self.output)
         os.close(self.pidfd)
-        os.close(self.status)
 
 
 @contextlib.contextmanager
 def _started(namespace: UserNamespace, sandbox: Sandbox) -> Iterator[_Process]:
-    output, status = _Pipe(), _Pipe()
-    os.set_blocking(status.ours, False)
+    program, *rest = sandboxes.argv(sandbox)
+    command = [*_OWN_PROC, _find(program), *rest]
+    ours, theirs = os.pipe()
     try:
-        program, *rest = sandboxes.argv(sandbox, status.theirs)
         popen = namespace.popen(
-            [_find(program), *rest],
+            command,
             stdin=subprocess.DEVNULL,
-            stdout=output.theirs,
+            stdout=theirs,
             stderr=subprocess.STDOUT,
-            pass_fds=(status.theirs,),
             cwd="/",
             umask=0o022,
         )
     except BaseException:
-        os.close(output.ours)
-        os.close(status.ours)
+        os.close(ours)
         raise
     finally:
-        os.close(output.theirs)
-        os.close(status.theirs)
-    process = _Process(popen, output.ours, status.ours)
+        os.close(theirs)
+    process = _Process(popen, ours)
     try:
         yield process
     finally:
         process.close()
-
-
-class _Pipe:
-    def __init__(self) -> None:
-        self.ours, self.theirs = os.pipe()
 
 
 def _find(program: str) -> str:
@@ -289,13 +284,12 @@ class _Watch:
 
 def _signal_children(pid: int, number: signal.Signals) -> int:
     """Send a signal to the children of a process; returns how many there were."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
     sent = 0
-    for child in _numbers(path):
+    for child in _children(pid):
         with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(int(child))
+            pidfd = os.pidfd_open(child)
             try:
-                if child in _numbers(path):  # so it is still the one that was meant
+                if child in _children(pid):  # so it is still the one that was meant
                     signal.pidfd_send_signal(pidfd, number)
                     sent += 1
             finally:
@@ -303,8 +297,9 @@ def _signal_children(pid: int, number: signal.Signals) -> int:
     return sent
 
 
-def _numbers(path: Path) -> list[str]:
+def _children(pid: int) -> list[int]:
     try:
-        return path.read_text(encoding="ascii").split()
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
         return []
+    return [int(child) for child in text.split()]

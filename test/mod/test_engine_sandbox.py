@@ -12,7 +12,7 @@ from osbuild_pika.errors import ExitCode, HostError
 
 RECORDED = Path(__file__).parents[1] / "data/osbuild/dump/29-dump-capabilities/bwrap_argv.json"
 ARGUMENTS = {"--cap-add": 1, "--cap-drop": 1, "--chdir": 1, "--dir": 1, "--hostname": 1}
-ARGUMENTS |= {"--proc": 1, "--tmpfs": 1, "--json-status-fd": 1, "--setenv": 2, "--symlink": 2}
+ARGUMENTS |= {"--proc": 1, "--tmpfs": 1, "--setenv": 2, "--symlink": 2}
 ARGUMENTS |= dict.fromkeys(("--bind", "--ro-bind", "--ro-bind-try", "--dev-bind"), 2)
 AREA = Path("/area")
 # Upstream's binds that the area has in its etc/, that belong to a runner, or that /sys holds.
@@ -90,23 +90,19 @@ def test_ids_that_do_not_fit_name_the_fix(tmp_path: Path, users: str, groups: st
 
 def test_the_etc_of_a_build_root_is_read_below_it(tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
-    (root / "etc/alternatives").mkdir(parents=True)
+    (root / "etc").mkdir(parents=True)
     outside.write_text("secret")
     (root / "etc/ld.so.cache").symlink_to(outside)
     (root / "etc/ld.so.conf").symlink_to("../../../../../../conf")
     (root / "conf").write_text("of the root")
     os.mkfifo(root / "etc/mime.types")
-    (root / "etc/alternatives/awk").symlink_to("/usr/bin/mawk")
-    (root / "etc/alternatives/file").write_text("no link")
     (root / "etc/passwd").write_text("root:x:0:0::/:\nme:x:1000:1000::/:\nbad\nd:x:7:7::/:\n")
     buildroot.prepare_etc(root, tmp_path / "etc")
     written = {path.name for path in (tmp_path / "etc").iterdir()}
     always = {"passwd", "group", "nsswitch.conf", "hosts", "resolv.conf"}
-    assert written == always | {"ld.so.conf", "alternatives"}
+    assert written == always | {"ld.so.conf"}
     assert (tmp_path / "etc/ld.so.conf").read_text() == "of the root"
     assert (tmp_path / "etc/passwd").read_text() == "root:x:0:0::/:\nd:x:7:7::/:\n"
-    assert os.readlink(tmp_path / "etc/alternatives/awk") == "/usr/bin/mawk"
-    assert len(list((tmp_path / "etc/alternatives").iterdir())) == 1
 
 
 def test_an_empty_build_root_has_an_etc_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import tempfile
@@ -142,13 +143,13 @@ def test_output_is_text_whatever_it_is(tmp_path: Path) -> None:
 )
 def test_a_stage_ends_by_itself(tmp_path: Path, body: str, status: int) -> None:
     result = shell(tmp_path, body)
-    assert (result.status, result.ended_by, result.started) == (status, "itself", True)
+    assert (result.status, result.ended_by) == (status, "itself")
 
 
-def test_a_stage_that_cannot_start_is_told_from_one_that_failed(tmp_path: Path) -> None:
+def test_a_stage_that_cannot_start_says_why(tmp_path: Path) -> None:
     stage = stages.script(tmp_path / "stage", "#!/no/such/interpreter\n")
     result = stages.run(stages.Job(str(tmp_path / "run"), stage))
-    assert (result.status, result.ended_by, result.started) == (1, "itself", False)
+    assert (result.status, result.ended_by) == (1, "itself")
     assert "execvp" in result.output
 
 
@@ -268,13 +269,24 @@ def processes(marker: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("delay_ms", [5, 60, 120, 150, 170, 180, 190, 200, 210, 220, 240, 280, 400])
-def test_nothing_is_left_after_a_kill(tmp_path: Path, delay_ms: int) -> None:
-    marker = f"60.0{os.getpid()}{delay_ms}"  # seconds, that nobody else sleeps
-    stage = stages.script(tmp_path / marker, f"#!/bin/sh\nsetsid sleep {marker} & sleep {marker}\n")
+def test_many_stages_run_in_one_namespace(tmp_path: Path) -> None:
+    stage = stages.script(tmp_path / "stage", "#!/bin/sh\nexit 0\n")
+    result = stages.run(stages.Job(str(tmp_path / "run"), stage, times=30))
+    assert (result.status, result.output) == (0, "")
+    assert max(result.seconds) < 1  # 15 ms on an idle machine
+
+
+@pytest.mark.parametrize("turn", range(20))
+def test_nothing_is_left_after_a_kill(tmp_path: Path, turn: int) -> None:
+    """Bubblewrap alone leaves a stage behind one time in eight, when it is killed as it starts."""
+    marker = f"60.0{os.getpid()}{turn:02}"  # seconds, that nobody else sleeps
+    stage = stages.script(tmp_path / marker, f"#!/bin/sh\n(setsid sleep {marker} &)\nexit 0\n")
     mounts = Path("/proc/self/mountinfo").read_text()
-    with stages.start(stages.Job(str(tmp_path / "run"), stage)) as process:
-        time.sleep(delay_ms / 1000)
+    with stages.start(stages.Job(str(tmp_path / "run"), stage, times=10_000)) as process:
+        begin = time.monotonic()
+        while not processes(marker) and time.monotonic() < begin + 20:
+            time.sleep(0.01)
+        time.sleep(random.Random(turn).uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 5
     while processes(marker) and time.monotonic() < deadline:
