@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from osbuild_pika.engine import libc
+from osbuild_pika.engine.processes import signal_children
 from osbuild_pika.errors import HostError
 
 COUNT = 65536
 ROOT_BASE = 1_900_000_000  # for root without an entry in /etc/subuid
+_START_S = 5.0  # for nsenter to start a command
 # Its arguments: process, its uid and gid, first id, number of ids.
 _MAP = 'read go; newuidmap "$0" 0 "$1" 1 1 "$3" "$4" && newgidmap "$0" 0 "$2" 1 1 "$3" "$4"'
 _FIRST = "echo; read end"
@@ -166,8 +170,8 @@ class UserNamespace:
     def enter_argv(self) -> list[str]:
         """What to put before a command that shall run as root inside.
 
-        The process that is started so is nsenter; the command is its child, is killed when
-        nsenter is, and gives its exit status.
+        The process that is started so is nsenter; the command is its child, and gives its exit
+        status. To end it, use `kill`.
         """
         user, pid = (f"/proc/{os.getpid()}/fd/{fd}" for fd in self._fds)
         return [
@@ -185,3 +189,14 @@ class UserNamespace:
             return subprocess.Popen([*self.enter_argv(), *argv], **options)
         except FileNotFoundError as error:
             raise HostError(f"{error.filename} not found (Debian package util-linux)") from error
+
+    def kill(self, process: subprocess.Popen[Any], number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a command of popen. What it started itself is not told.
+
+        Popen's own methods reach nsenter; a command that is just being started may miss that.
+        """
+        deadline = time.monotonic() + _START_S
+        while process.poll() is None and not signal_children(process.pid, number):
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.002)

@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from osbuild_pika.engine import sandbox as sandboxes
 from osbuild_pika.engine.namespace import UserNamespace
+from osbuild_pika.engine.processes import children, signal_children
 from osbuild_pika.engine.sandbox import Sandbox
 from osbuild_pika.engine.stageapi import StageApi, StageException
 from osbuild_pika.errors import HostError
@@ -44,12 +44,12 @@ class Limits:
 @dataclass(frozen=True)
 class Outcome:
     """status: 0..255 as bubblewrap gives it, 128 + N if signal N ended the stage; negative if
-    the sandbox itself was killed. A stage that cannot be started is status 1, and bubblewrap
-    says why in the output."""
+    the sandbox itself was killed. started: False if bubblewrap failed before the stage began."""
 
     status: int
     ended_by: EndedBy
     duration_s: float
+    started: bool
     exception: StageException | None
 
 
@@ -100,21 +100,30 @@ def run(
         watch.until_end(api)
         api.drain()
         duration_s = time.monotonic() - begin
-        return Outcome(process.wait(), watch.ended_by, duration_s, api.exception)
+        status = process.wait()
+        started = status < 0 or process.began()
+        return Outcome(status, watch.ended_by, duration_s, started, api.exception)
 
 
 class _Process:
     """A running bubblewrap, and what is known of what it runs."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], output: int) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], output: int, status: int) -> None:
         self.output = output
+        self.status = status
         self.pidfd = os.pidfd_open(popen.pid)
         self._popen = popen
+
+    def began(self) -> bool:
+        """After the end: whether the stage did start. Bubblewrap tells its status only then."""
+        with contextlib.suppress(BlockingIOError):  # a bubblewrap that failed half-way holds it
+            return b'"exit-code"' in os.read(self.status, 4096)
+        return False
 
     def terminate(self) -> None:
         """Send SIGTERM to the stage itself: bubblewrap would not pass it on."""
         firsts = self._firsts()
-        if not sum(_signal_children(first, signal.SIGTERM) for first in firsts):
+        if not sum(signal_children(first, signal.SIGTERM) for first in firsts):
             self.kill()
 
     def kill(self) -> None:
@@ -125,18 +134,18 @@ class _Process:
         its death with bubblewrap only when it is nearly done.
         """
         deadline = time.monotonic() + START_S
-        while not sum(_signal_children(parent, signal.SIGKILL) for parent in self._wrappers()):
+        while not sum(signal_children(parent, signal.SIGKILL) for parent in self._wrappers()):
             if self._popen.poll() is not None or time.monotonic() > deadline:
                 return
             time.sleep(0.002)
 
     def _wrappers(self) -> list[int]:
         """nsenter's child: setpriv, unshare, then bubblewrap, all one process."""
-        return _children(self._popen.pid)
+        return children(self._popen.pid)
 
     def _firsts(self) -> list[int]:
         """The process that is 1 in the sandbox, by its number here."""
-        return [first for wrapper in self._wrappers() for first in _children(wrapper)]
+        return [first for wrapper in self._wrappers() for first in children(wrapper)]
 
     def wait(self) -> int:
         """The exit status. It is known when everything else in the sandbox is gone."""
@@ -153,32 +162,41 @@ class _Process:
         self.wait()
         os.close(self.output)
         os.close(self.pidfd)
+        os.close(self.status)
 
 
 @contextlib.contextmanager
 def _started(namespace: UserNamespace, sandbox: Sandbox) -> Iterator[_Process]:
-    program, *rest = sandboxes.argv(sandbox)
-    command = [*_OWN_PROC, _find(program), *rest]
-    ours, theirs = os.pipe()
+    output, status = _Pipe(), _Pipe()
     try:
+        program, *rest = sandboxes.argv(sandbox, status.theirs)
         popen = namespace.popen(
-            command,
+            [*_OWN_PROC, _find(program), *rest],
             stdin=subprocess.DEVNULL,
-            stdout=theirs,
+            stdout=output.theirs,
             stderr=subprocess.STDOUT,
+            pass_fds=(status.theirs,),
             cwd="/",
             umask=0o022,
         )
     except BaseException:
-        os.close(ours)
+        os.close(output.ours)
+        os.close(status.ours)
         raise
     finally:
-        os.close(theirs)
-    process = _Process(popen, ours)
+        os.close(output.theirs)
+        os.close(status.theirs)
+    process = _Process(popen, output.ours, status.ours)
     try:
         yield process
     finally:
         process.close()
+
+
+class _Pipe:
+    def __init__(self) -> None:
+        self.ours, self.theirs = os.pipe()
+        os.set_blocking(self.ours, False)
 
 
 def _find(program: str) -> str:
@@ -280,26 +298,3 @@ class _Watch:
     def _give(self, text: str) -> None:
         if text:
             self._on_output(text)
-
-
-def _signal_children(pid: int, number: signal.Signals) -> int:
-    """Send a signal to the children of a process; returns how many there were."""
-    sent = 0
-    for child in _children(pid):
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(child)
-            try:
-                if child in _children(pid):  # so it is still the one that was meant
-                    signal.pidfd_send_signal(pidfd, number)
-                    sent += 1
-            finally:
-                os.close(pidfd)
-    return sent
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(child) for child in text.split()]

@@ -56,18 +56,20 @@ def environment(sandbox: Sandbox) -> dict[str, str]:
     return variables
 
 
-def argv(sandbox: Sandbox) -> list[str]:
+def argv(sandbox: Sandbox, status_fd: int | None = None) -> list[str]:
     """The command that runs the stage, to be started inside the user namespace.
 
+    status_fd: where bubblewrap says (JSON) how the stage ended, if it did start.
     Root in a namespace holds every capability there, so bubblewrap is never refused one: 0.8
     would keep all of them then and say nothing. It needs a /proc of the process namespace that it
     is started in.
     """
+    status = () if status_fd is None else ("--json-status-fd", str(status_fd))
     return [
         "bwrap",
         *("--chdir", "/", "--die-with-parent", "--new-session"),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
-        *("--hostname", HOSTNAME),
+        *("--hostname", HOSTNAME, *status),
         *("--cap-drop", "ALL"),
         *(
             word

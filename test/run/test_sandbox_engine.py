@@ -143,13 +143,13 @@ def test_output_is_text_whatever_it_is(tmp_path: Path) -> None:
 )
 def test_a_stage_ends_by_itself(tmp_path: Path, body: str, status: int) -> None:
     result = shell(tmp_path, body)
-    assert (result.status, result.ended_by) == (status, "itself")
+    assert (result.status, result.ended_by, result.started) == (status, "itself", True)
 
 
 def test_a_stage_that_cannot_start_says_why(tmp_path: Path) -> None:
     stage = stages.script(tmp_path / "stage", "#!/no/such/interpreter\n")
     result = stages.run(stages.Job(str(tmp_path / "run"), stage))
-    assert (result.status, result.ended_by) == (1, "itself")
+    assert (result.status, result.ended_by, result.started) == (1, "itself", False)
     assert "execvp" in result.output
 
 
@@ -256,19 +256,6 @@ def fixture_accessible() -> Iterator[Path]:
     shared.rmdir()
 
 
-def processes(marker: str) -> list[int]:
-    """Those that name it in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except OSError:
-            continue
-        if marker.encode() in command and path.parent.name != str(os.getpid()):
-            found.append(int(path.parent.name))
-    return found
-
-
 def test_many_stages_run_in_one_namespace(tmp_path: Path) -> None:
     stage = stages.script(tmp_path / "stage", "#!/bin/sh\nexit 0\n")
     result = stages.run(stages.Job(str(tmp_path / "run"), stage, times=30))
@@ -284,13 +271,13 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, turn: int) -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
     with stages.start(stages.Job(str(tmp_path / "run"), stage, times=10_000)) as process:
         begin = time.monotonic()
-        while not processes(marker) and time.monotonic() < begin + 20:
+        while not stages.processes(marker) and time.monotonic() < begin + 20:
             time.sleep(0.01)
         time.sleep(random.Random(turn).uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while processes(marker) and time.monotonic() < deadline:
+    while stages.processes(marker) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not processes(marker)
+    assert not stages.processes(marker)
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert not os.listdir("/run/osbuild-pika")
