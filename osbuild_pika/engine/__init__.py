@@ -20,6 +20,7 @@ disk.py       durable names, exchange, safe deletion
 
 One stage runs:
 namespace.py  subordinate ids, the user namespace, private mounts
+processes.py  signals to the children of a process
 area.py       all that one stage may see, mounted below one directory
 buildroot.py  the /etc and the Python modules of a build root
 sandbox.py    bubblewrap's command line
