@@ -82,8 +82,28 @@ def in_private(work: Callable[[], None]) -> None:
     assert status == 0, words
 
 
+def become_root(user: int) -> None:
+    """Go on as an ordinary user who has become root of namespaces of his own."""
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{parent}/{name}").write_text(f"0 {user} 1\n1 {user + 1} 65536")
+        os._exit(0)
+    libc.unshare(libc.CLONE_NEWUSER)
+    os.close(writer)
+    assert os.waitpid(child, 0)[1] == 0
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    libc.unshare(libc.CLONE_NEWNS)
+    libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
+
+
 @contextlib.contextmanager
-def namespace() -> Iterator[Callable[..., bytes]]:
+def namespace(base: int = BASE) -> Iterator[Callable[..., bytes]]:
     """A user namespace of subordinate ids; yields what runs commands in it."""
     pipe = subprocess.PIPE
     command = ["unshare", "--user", "sh", "-c", "echo; exec cat"]
@@ -91,7 +111,7 @@ def namespace() -> Iterator[Callable[..., bytes]]:
         assert holder.stdout
         holder.stdout.readline()
         for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {BASE} 65536")
+            Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {base} 65536")
         enter = ["nsenter", f"--user=/proc/{holder.pid}/ns/user", "--setuid", "0"]
 
         def inside(argv: Sequence[str], cwd: str, fds: Sequence[int] = ()) -> bytes:

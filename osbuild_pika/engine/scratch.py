@@ -23,6 +23,8 @@ from osbuild_pika.engine.settle import settle
 from osbuild_pika.engine.store import DEFAULT_MAX_BYTES, Store
 from osbuild_pika.errors import HostError
 
+SWEEP_S = 2.0  # how long a name may be held by somebody who only deletes what a dead run left
+
 
 @dataclass(frozen=True)
 class Made:
@@ -69,32 +71,51 @@ class Scratch:
 
     def _hold(self) -> int:
         """Make our directory; one that a dead run of this name left is deleted."""
+        deadline = time.monotonic() + SWEEP_S
         while True:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.directory, 0o755)
-            fd = disk.open_directory(self.directory)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                raise HostError(f"{self.directory} is another build's") from None
-            if disk.is_still(self.directory, fd) and not os.listdir(fd):
-                return fd
-            if disk.is_still(self.directory, fd):
+            fd = self._lock()
+            if fd is not None:
+                if not os.listdir(fd):
+                    return fd
                 disk.remove_tree(self.directory)
-            os.close(fd)
+                os.close(fd)
+            elif time.monotonic() > deadline:
+                raise HostError(f"{self.directory} is another build's, which still runs")
+            else:
+                time.sleep(0.02)
+
+    def _lock(self) -> int | None:
+        """The locked directory, made if there was none; None if somebody has it or deletes it."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.directory, 0o755)
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = disk.open_directory(self.directory)
+                stack.callback(os.close, fd)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (FileNotFoundError, BlockingIOError):
+                return None
+            if not disk.is_still(self.directory, fd):
+                return None
+            stack.pop_all()
+        return fd
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._remove(self.directory)
+        for fd, _ in self._pins.values():
+            os.close(fd)
+        self._pins = {}
+        os.close(self._lock_fd)
+
+    def _remove(self, path: str) -> None:
+        """Delete; what cannot be deleted is said, and swept once we are gone."""
         try:
-            disk.remove_tree(self.directory)
-        finally:
-            for fd, _ in self._pins.values():
-                os.close(fd)
-            self._pins = {}
-            os.close(self._lock_fd)
+            disk.remove_tree(path)
+        except HostError as error:
+            self.store.say(str(error))
 
     def have(self, key: str) -> bool:
         """Whether a tree can be had without work; if so it stays until our end."""
@@ -148,7 +169,7 @@ class Scratch:
         finally:
             for each in (path, f"{path}.damaged"):
                 if os.path.lexists(each):
-                    disk.remove_tree(each)
+                    self._remove(each)
 
     @contextlib.contextmanager
     def tree(self, base: str | None, copied: bool = False) -> Iterator[Tree]:
