@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from osbuild_pika.engine import libc
 from osbuild_pika.engine.layers import Info
@@ -118,3 +120,45 @@ def namespace(base: int = BASE) -> Iterator[Callable[..., bytes]]:
             return run_inside([*enter, "--setgid", "0", "--", *argv], cwd, tuple(fds))
 
         yield inside
+
+
+CALLS = [
+    *((os, name) for name in ("rename", "fsync", "mkdir", "unlink", "link", "write", "open")),
+    *((os, name) for name in ("utime", "chown", "chmod")),
+    *((libc, name) for name in ("mount", "unmount")),
+]
+
+
+def dying(work: Callable[[], object], at: int) -> int:
+    """Run in a child that kills itself before its call number `at` of CALLS.
+
+    Returns how many it made, 0 if it was killed.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*args: Any, **options: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **options)
+
+            return step
+
+        write = os.write
+        for module, name in CALLS:
+            setattr(module, name, counted(getattr(module, name)))
+        try:
+            work()
+            write(writer, str(count).encode())
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        said = file.read()
+    assert os.waitpid(child, 0)[1] == (1 << 8 if said else signal.SIGKILL)
+    return int(said or 0)

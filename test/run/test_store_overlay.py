@@ -193,6 +193,36 @@ stores.in_private(work)
     in_store(tmp_path / "store", work, [])
 
 
+def test_a_kill_at_any_step_leaves_a_sound_store(tmp_path: Path) -> None:
+    def work() -> None:
+        with stores.namespace() as inside:
+            access = Access(stores.BASE, inside)
+            store = Store(str(tmp_path / "store"), access, print)
+            with Scratch(store, "first") as scratch:
+                size_bytes = stores.commit(scratch, None, "a").size_bytes
+
+            def build() -> None:
+                libc.unshare(libc.CLONE_NEWNS)
+                with Scratch(store, "dying") as scratch:
+                    stores.commit(scratch, "a", "b")
+
+            mounts = Path("/proc/self/mountinfo").read_text()
+            steps = stores.dying(build, at=0)
+            assert steps > 30
+            for at in range(1, steps + 1):
+                with Scratch(store, "gc") as scratch:
+                    scratch.gc(size_bytes)
+                assert stores.dying(build, at) == 0, f"step {at} of {steps}"
+                assert Path("/proc/self/mountinfo").read_text() == mounts
+                said: list[str] = []
+                after = Store(store.directory, access, said.append)
+                assert all(after.have(name) for name in [key("a"), *os.listdir(after.layers)])
+                sweep(after)
+                assert (os.listdir(after.tmp), said) == ([], []), f"step {at}"
+
+    stores.in_private(work)
+
+
 def test_nothing_is_deleted_below_a_mount(tmp_path: Path) -> None:
     def work(store: Store) -> None:
         leaf = Path(store.tmp) / "dead/1/a b"
