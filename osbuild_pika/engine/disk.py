@@ -26,7 +26,7 @@ _WORDS = {
     errno.EDQUOT: "the disk quota is used up; `osbuild-pika gc` frees what was cached",
     errno.EROFS: "it is on a read-only file system",
     errno.EACCES: "no right to write there",
-    errno.EPERM: "no right to write there",
+    errno.EPERM: "not permitted; mounts take root in a mount namespace of its own",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
 }
 

@@ -18,6 +18,8 @@ from osbuild_pika.engine import libc
 
 MS_NOATIME = 0x400
 _INIT_USER_NAMESPACE = 0xEFFFFFFD  # its inode number, linux/proc_ns.h
+# How the kernel says that a file system, or its own configuration, is not made for it.
+_UNFIT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.EXDEV, errno.EIO)
 _OURS = ("trusted.overlay.", "user.overlay.")
 
 
@@ -60,6 +62,16 @@ def mount(target: str, lowers: Sequence[str], upper: Upper | None = None) -> Non
         above = None if upper is None else (opened(upper.layer), opened(upper.work))
         data = options(below, above, _in_user_namespace())
         libc.mount("overlay", target, "overlay", libc.MS_NODEV | MS_NOATIME, data)
+    if upper is not None and os.statvfs(target).f_flag & os.ST_RDONLY:
+        libc.unmount(target)
+        _tell_why_not(upper.work)
+
+
+def _tell_why_not(work: str) -> None:
+    """Raise what keeps overlayfs from making its work directory: it mounts read-only then."""
+    for number in range(4):
+        os.mkdir(os.path.join(work, f"try{number}"))
+    raise OSError(errno.EINVAL, "overlayfs cannot make its work directory", work)
 
 
 def _in_user_namespace() -> bool:
@@ -81,7 +93,7 @@ def can_carry(directory: str) -> bool:
     """Whether the file system of an empty directory can hold layers. Leaves something in it.
 
     It is tried: a whiteout, and where it is asked for a renamed lower directory, need what
-    overlayfs and NFS do not have. Raises OSError if nothing can be written at all.
+    overlayfs and NFS do not have. Raises OSError for what has other causes, as a full disk.
     """
     lower, layer, work, tree = (
         os.path.join(directory, name) for name in ("lower", "layer", "work", "tree")
@@ -91,7 +103,7 @@ def can_carry(directory: str) -> bool:
     try:
         mount(tree, [lower], Upper(layer, work))
     except OSError as error:
-        if error.errno == errno.EPERM:
+        if error.errno not in _UNFIT:
             raise
         return False
     try:
@@ -99,7 +111,9 @@ def can_carry(directory: str) -> bool:
         if not _in_user_namespace():
             os.rename(f"{tree}/old", f"{tree}/new")
         return sorted(os.listdir(tree)) == (["old"] if _in_user_namespace() else ["new"])
-    except OSError:
+    except OSError as error:
+        if error.errno not in _UNFIT:
+            raise
         return False
     finally:
         libc.unmount(tree)

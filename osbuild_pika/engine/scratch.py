@@ -149,7 +149,8 @@ class Scratch:
     def carries(self) -> bool:
         """Whether the store's file system carries overlay's layers; if not, that is said once."""
         if self._carries is None:
-            with self._entry() as directory:
+            what = f"the store {self.store.directory}"
+            with self._entry() as directory, disk.explained(what):
                 self._carries = overlay.can_carry(directory)
             if not self._carries:
                 self.store.say(

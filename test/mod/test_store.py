@@ -238,7 +238,10 @@ def test_a_run_of_a_dead_ones_name_starts_empty(store: Store) -> None:
         assert os.listdir(scratch.directory) == []
 
 
-def test_a_living_runs_name_is_refused(store: Store, scratch: Scratch) -> None:
+def test_a_living_runs_name_is_refused(
+    store: Store, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osbuild_pika.engine.scratch.SWEEP_S", 0.05)
     with pytest.raises(HostError, match="another build's"):
         Scratch(store, "run")
 

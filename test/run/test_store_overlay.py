@@ -269,6 +269,26 @@ def test_a_full_disk_is_said_and_the_store_stays_whole(tmp_path: Path, room_kib:
     stores.in_private(work)
 
 
+def test_a_disk_too_full_for_a_mount_is_not_taken_for_an_unfit_one(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def work() -> None:
+        libc.mount("none", tmp_path, "tmpfs", 0, "size=1m,nr_inodes=24")
+        with stores.namespace() as inside:
+            store = Store(str(tmp_path / "store"), Access(stores.BASE, inside), said.append)
+            with Scratch(store, "run") as scratch:
+                with contextlib.suppress(OSError):
+                    for number in range(24):
+                        (tmp_path / f"filler{number}").touch()
+                for free in range(14):
+                    with pytest.raises(HostError, match="the disk is full"):
+                        stores.commit(scratch, None, "a")
+                    (tmp_path / f"filler{free}").unlink(missing_ok=True)
+        assert said == []
+
+    stores.in_private(work)
+
+
 def test_a_read_only_store_can_be_asked_but_not_built_in(tmp_path: Path) -> None:
     stores.fill(stores.open_store(tmp_path / "store"), "a")
 
