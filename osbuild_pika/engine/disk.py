@@ -117,3 +117,10 @@ def remove_tree(path: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise HostError(f"{path} is not deleted: {(done.stderr.splitlines() or ['rm failed'])[-1]}")
+
+
+def last_word(stderr: bytes, otherwise: str) -> str:
+    """The line in which a failed program says why, of all that it wrote."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    telling = [line for line in lines if "Exiting with failure status" not in line]  # GNU tar's
+    return (telling or [otherwise])[-1][:500]

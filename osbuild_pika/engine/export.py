@@ -9,6 +9,7 @@ import secrets
 import stat
 import subprocess
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from osbuild_pika.engine import copytree, disk, libc
 from osbuild_pika.engine.scratch import Scratch
@@ -27,8 +28,8 @@ def export_tree(scratch: Scratch, key: str, target: str, force: bool = False) ->
     _refuse(target, force)
     with disk.explained(f"cannot export to {target}"), _beside(target) as new:
         os.mkdir(new, 0o700)
-        with scratch.view(key) as tree:
-            _copy_out(scratch.store.access.inside, tree, new)
+        with scratch.view(key) as tree, open(os.memfd_create("words"), "w+b") as words:
+            _copy_out(scratch.store.access.inside, tree, new, words)
         fd = disk.open_directory(new)
         try:
             libc.syncfs(fd)
@@ -45,30 +46,39 @@ def export_empty(target: str, force: bool = False) -> None:
         _name(new, target, force)
 
 
-def _copy_out(inside: copytree.Inside, tree: str, new: str) -> None:
-    """Read a tree as root inside, write it as the caller: between them ids change their names."""
+def _copy_out(inside: copytree.Inside, tree: str, new: str, words: BinaryIO) -> None:
+    """Read a tree as root inside, write it as the caller: between them ids change their names.
+
+    words: a file for what the writer says. A pipe could fill up: tar complains of every file.
+    """
     reading, writing = os.pipe()
     os.fchmod(writing, 0o666)  # root inside, which is somebody else, opens it by its name
     unpack = [*_TAR, "--extract", "--same-permissions", "--same-owner", "--file=-"]
     try:
         unpacking = subprocess.Popen(
-            unpack, stdin=reading, cwd=new, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            unpack, stdin=reading, cwd=new, stderr=words, stdout=subprocess.DEVNULL
         )
     finally:
         os.close(reading)
+    failed = None
     with unpacking:
         try:
             pack = [*_TAR, "--create", "--format=posix", f"--file=/proc/self/fd/{writing}", "."]
             inside(pack, tree, (writing,))
+        except HostError as error:
+            failed = error
         except BaseException:
             unpacking.kill()
             raise
         finally:
             os.close(writing)
-        said = unpacking.stderr.read() if unpacking.stderr else b""
+        unpacking.wait()
+        words.seek(max(0, words.seek(0, os.SEEK_END) - 4096))
+        said = words.read()
+    if failed and (unpacking.returncode == 0 or b"Unexpected EOF" in said):
+        raise failed
     if unpacking.returncode != 0:
-        words = said.decode(errors="replace").strip().splitlines()
-        raise HostError((words or [f"tar exited with {unpacking.returncode}"])[-1][:500])
+        raise HostError(disk.last_word(said, f"tar exited with {unpacking.returncode}"))
 
 
 def export_file(tree: str, name: str, target: str, force: bool = False) -> None:

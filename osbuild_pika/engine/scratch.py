@@ -323,5 +323,4 @@ def run_inside(command: list[str], cwd: str, fds: tuple[int, ...]) -> bytes:
     done = subprocess.run(command, cwd=cwd, pass_fds=fds, check=False, capture_output=True)
     if done.returncode == 0:
         return done.stdout
-    words = done.stderr.decode(errors="replace").strip().splitlines()
-    raise HostError((words or [f"{command[-1]} exited with {done.returncode}"])[-1][:500])
+    raise HostError(disk.last_word(done.stderr, f"{command[-1]} exited with {done.returncode}"))
