@@ -10,8 +10,6 @@ import click
 from osbuild_pika.errors import InputError
 from osbuild_pika.text import one_line
 
-MAX_SHOWN = 300  # characters of one fault's place, and of what is wrong there
-
 libdir: Callable[[Any], Any] = click.option(
     "-l",
     "--libdir",

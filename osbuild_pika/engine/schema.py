@@ -1,6 +1,5 @@
 """Documents against JSON schemas: the format's own, and those of the modules that it names."""
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,7 +8,8 @@ from osbuild_pika.engine.manifest import FROM_PIPELINE, FROM_SOURCE, Json
 from osbuild_pika.engine.modules import Module, Modules
 from osbuild_pika.errors import ManifestFault
 
-MAX_MESSAGE = 1000
+MAX_MESSAGE = 400  # characters, about
+MAX_FORMS = 3  # of a value that are told of
 INPUT_NAME = r"^[a-zA-Z][a-zA-Z0-9_\-.]{0,254}"  # upstream's: not anchored at the end
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -39,7 +39,7 @@ def check_structure(document: Json) -> Structure:
     errors = list(_validator_of_format().iter_errors(document))
     # Keys that nobody knows hide nothing: they are not looked at.
     is_sound = all(error.validator == "additionalProperties" for error in errors)
-    return Structure([_fault((), error) for error in errors], is_sound)
+    return Structure([_fault(error) for error in errors], is_sound)
 
 
 def check_entries(document: Json, modules: Modules, is_strict: bool) -> list[ManifestFault]:
@@ -110,10 +110,10 @@ class EntryCheck:
             return [ManifestFault((), message[:MAX_MESSAGE])]
         try:
             validator = self._validator(module)
-            faults = [_fault((), error) for error in validator.iter_errors(entry.value)]
+            faults = [_fault(error) for error in validator.iter_errors(entry.value)]
             if self._is_strict:
                 faults += _check_absent(validator, module.schema, entry.value)
-        except _failures() as error:
+        except Exception as error:  # the schema is foreign: a `$ref` of null, a bad pattern, ...
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
             message = f"the schema of '{entry.type}' cannot be used: {why}"
             return [ManifestFault((), message[:MAX_MESSAGE])]
@@ -138,15 +138,33 @@ def _check_absent(validator: Any, schema: Schema, entry: Json) -> Iterator[Manif
     for error in validator.iter_errors({**entry, **{key: {} for key in absent}}):
         at = error.absolute_path[0] if error.absolute_path else None
         if at in absent and (at == "options" or error.validator == "required"):
-            yield _fault((), error)
+            yield _fault(error)
 
 
-def _fault(path: Path, error: Any) -> ManifestFault:
-    return ManifestFault((*path, *error.absolute_path), error.message[:MAX_MESSAGE])
+def _fault(error: Any) -> ManifestFault:
+    """What a validator found. A message that begins with a large value keeps its end, too."""
+    message = _why_no_form(error) if error.validator in ("anyOf", "oneOf") else error.message
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}"
+    return ManifestFault(tuple(error.absolute_path), message)
+
+
+def _why_no_form(error: Any) -> str:
+    """Why a value has none of the forms that it may have, where the validator only shows it."""
+    from jsonschema.exceptions import best_match
+
+    nearest = best_match([error])
+    reasons = error.context[:MAX_FORMS] if nearest is error else [nearest]
+    told: dict[str, None] = {}  # each once
+    for reason in reasons:
+        inside = tuple(reason.absolute_path)[len(error.absolute_path) :]
+        place = f"{ManifestFault(inside, '').place}: " if inside else ""
+        told[f"{place}{reason.message}"] = None
+    return f"it has no form that is allowed: {', or '.join(told)}" if told else str(error.message)
 
 
 def _make_validator(schema: Schema) -> Any:
-    """Raises one of _failures()."""
+    """Raises SchemaError if that is no schema; using it can still raise anything."""
     import jsonschema  # 0.2 s: only for who checks a manifest
     from referencing import Registry
 
@@ -154,14 +172,6 @@ def _make_validator(schema: Schema) -> Any:
     # A registry of our own: without one a `$ref` to a URL would be fetched.
     registry: Registry[Any] = Registry()
     return jsonschema.Draft4Validator(schema, registry=registry)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What a module's schema can bring a validator to raise."""
-    from jsonschema.exceptions import SchemaError, UnknownType
-    from referencing.exceptions import Unresolvable
-
-    return SchemaError, UnknownType, Unresolvable, re.error, RecursionError, ArithmeticError
 
 
 def _object(*required: str, **properties: Schema) -> dict[str, Any]:

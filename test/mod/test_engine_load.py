@@ -203,6 +203,27 @@ def test_a_bad_schema_of_a_module_is_a_fault_of_the_entry(
     assert faults(document, Modules([tmp_path])) in ([STAGE], [])
 
 
+def test_a_message_tells_why_no_form_fits(modules: Modules) -> None:
+    paths = [{"from": "tree:///a", "to": "/b"}, {"from": 5, "to": "tree:///b"}]
+    document = manifest(type="org.osbuild.copy", options={"paths": paths})
+    with pytest.raises(ManifestError) as caught:
+        load(json.dumps(document).encode(), modules)
+    told = [fault.message for fault in caught.value.faults]
+    assert told == [
+        "it has no form that is allowed: '/b' does not match '^mount://', "
+        "or '/b' does not match '^tree:///'",
+        "it has no form that is allowed: 5 is not of type 'string'",
+    ]
+
+
+def test_a_message_about_a_large_value_says_what_is_wrong(modules: Modules) -> None:
+    with pytest.raises(ManifestError) as caught:
+        load(json.dumps(manifest(type=["x" * 100_000])).encode(), modules)
+    message = caught.value.faults[0].message
+    assert len(message) < 500
+    assert message.endswith("is not of type 'string'")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -261,6 +282,25 @@ def test_nothing_but_a_manifest_error_ever_comes_out(modules: Modules, data: st.
     for is_strict in (False, True):
         with contextlib.suppress(ManifestError):
             json.dumps(describe(load(text, modules, is_strict), "host"))
+
+
+@settings(max_examples=40)
+@given(schema=st.dictionaries(st.sampled_from(["type", "properties", "$ref", "enum"]), JSON))
+def test_nothing_else_comes_out_for_odd_modules(
+    tmp_path_factory: pytest.TempPathFactory, schema: dict[str, Any]
+) -> None:
+    directory = tmp_path_factory.mktemp("odd")
+    for kind in ("stages", "inputs", "mounts", "devices"):
+        for form in ("schema", "schema_2"):
+            meta = {"summary": "s", "description": ["d"], form: schema}
+            (directory / kind).mkdir(exist_ok=True)
+            (directory / kind / f"{form}.meta.json").write_text(json.dumps(meta))
+    part = {"type": "schema", "name": "m", "origin": "org.osbuild.source", "references": {}}
+    device = {"type": "schema_2", "options": {}}
+    mount = {"type": "schema_2", "name": "m"}
+    document = manifest(type="schema", inputs={"i": part}, devices={"d": device}, mounts=[mount])
+    for is_strict in (False, True):
+        assert faults(document, Modules([directory]), is_strict) is not None
 
 
 @settings(max_examples=40)
