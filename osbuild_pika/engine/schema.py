@@ -105,8 +105,8 @@ class EntryCheck:
     def __call__(self, module: Module | None, entry: Entry) -> list[ManifestFault]:
         """What is wrong with an entry; paths begin at the entry."""
         if module is None or module.schema is None:
-            why = f": {module.fault}" if module else ""
-            message = f"could not find schema information for '{entry.type}'{why}"
+            why = module.fault if module else "no module directory has it"
+            message = f"could not find schema information for '{entry.type}': {why}"
             return [ManifestFault((), message[:MAX_MESSAGE])]
         try:
             validator = self._validator(module)
