@@ -1,6 +1,5 @@
 """What can go wrong, and the exit code that says so."""
 
-import signal
 from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
@@ -108,6 +107,8 @@ class ServiceTimeout(PikaError):
 
 def describe_status(status: int) -> str:
     """Words for an exit status in subprocess's form (negative: the signal)."""
+    import signal  # takes a millisecond of the start of each service
+
     if status >= 0:
         return f"exited with status {status}"
     try:

@@ -10,11 +10,11 @@ its order alone: each call has exactly one answer, and what lies there before a 
 
 from __future__ import annotations
 
+import _socket as socket
 import codecs
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -53,7 +53,7 @@ class Service:
         if not given.get("--service-fd", "").isdecimal():
             raise InputError("a manager starts this, with --service-id ID --service-fd N")
         sock = socket.socket(fileno=int(given["--service-fd"]))
-        sock.set_inheritable(False)  # the manager must see the end of us, not of our children
+        os.set_inheritable(sock.fileno(), False)  # the manager sees our end, not our children's
         return cls(wire.Connection(sock), given.get("--service-id", ""))
 
     def dispatch(self, name: str, args: Any, fds: Sequence[int]) -> tuple[Any, Sequence[int]]:
@@ -339,7 +339,7 @@ class ServiceManager:
 def _why(path: str, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError) and os.path.exists(path):
         return "the program that its first line names does not exist"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 _GONE = (BrokenPipeError, ConnectionResetError)

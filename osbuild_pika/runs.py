@@ -15,7 +15,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import time
 from collections import namedtuple
 
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
 MAX_FACTS = 64 * 1024  # bytes of a run.json that are ever read
 LOST = "the engine and its lifecycle service ended without a word"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,90}")  # a name, or a name and a ULID
-_HIDDEN = re.compile(r"\.[a-z0-9][a-z0-9._-]{0,63}\.[0-9a-z]{26}")  # while it is being made
+_MAX_NAME = 64
+_ULID = 27  # characters that it takes behind a name, with its dot
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_OTHERS = "".join(_FIRST) + "._-"
 _CREATE_S = 3600
 _ULID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -42,9 +42,14 @@ _NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM
 Engine = namedtuple("Engine", "pid start_time boot_id")
 
 
+def is_name(text: str, longest: int = _MAX_NAME) -> bool:
+    """Whether a text is [a-z0-9][a-z0-9._-]*. Not by re: patterns cost each start 0.3 ms."""
+    return 0 < len(text) <= longest and text[0] in _FIRST and not text.strip(_OTHERS)
+
+
 def check_name(name: Any) -> str:
     """Return a run's name. Raises LifecycleError InvalidArgument."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         what = f"{ascii(name)[:60]} is no name of a run: a-z, 0-9, and then also . _ -; at most 64"
         raise LifecycleError("InvalidArgument", what)
     return name
@@ -129,7 +134,7 @@ def _directories(runs: str) -> list[str]:
 
 
 def _is_later(run_id: str, name: str) -> bool:
-    return run_id.startswith(f"{name}.") and len(run_id) == len(name) + 27
+    return run_id.startswith(f"{name}.") and len(run_id) == len(name) + _ULID
 
 
 def _create(runs: str, name: str, engine: Engine) -> Run:
@@ -226,9 +231,10 @@ def seal_dead(runs: str) -> list[str]:
     except OSError:
         return []
     for name in names:
-        if _HIDDEN.fullmatch(name):
+        is_hidden = name[:1] == "." and name[1:-_ULID] and name[-_ULID] == "."
+        if is_hidden and is_name(name[1:], _MAX_NAME + _ULID):  # while it is being made
             _drop_old(os.path.join(runs, name))
-    ids = sorted(name for name in names if _ID.fullmatch(name))
+    ids = sorted(name for name in names if is_name(name, _MAX_NAME + _ULID))
     return [each for each in ids if seal(os.path.join(runs, each))]
 
 

@@ -14,13 +14,13 @@ only this file, lifecycle.py and inside/ exist: standard library only.
 
 from __future__ import annotations
 
+import _socket as socket  # what the module socket wraps: that one takes 5 ms to load
 import array
 import errno
 import fcntl
 import json
 import os
 import select
-import socket
 import stat
 from collections import namedtuple
 
@@ -33,11 +33,11 @@ MAX_FDS = 253  # SCM_MAX_FD of the kernel
 MAX_PAYLOAD = 64 * 1024 * 1024  # bytes of a document, through a packet or a memfd
 VIA_FD = b"<args-via-fd>"
 # As plain integers: an operation on the enumeration's members takes longer than a system call.
-_PEEK = int(socket.MSG_PEEK | socket.MSG_TRUNC)
-_TAKE = int(socket.MSG_CMSG_CLOEXEC)
-_TAKE_AND_TELL = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC)
-_LOST_FDS = int(socket.MSG_CTRUNC)
-_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_PEEK = socket.MSG_PEEK | socket.MSG_TRUNC
+_TAKE = socket.MSG_CMSG_CLOEXEC
+_TAKE_AND_TELL = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC
+_LOST_FDS = socket.MSG_CTRUNC
+_NO_SIGNAL = socket.MSG_NOSIGNAL
 _NOT_SET = -1.0  # whatever a socket's timeout was before
 
 Method = namedtuple("Method", "name args")

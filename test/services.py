@@ -6,6 +6,7 @@ which can be killed.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import os
@@ -73,7 +74,8 @@ class Client:
         """Send one packet as it is, never through a memfd."""
         if len(packet) > 64 * 1024:
             self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(packet))
-        socket.send_fds(self.socket, [packet], list(fds))
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+        self.socket.sendmsg([packet], [rights] if fds else [])
 
     def answer(self) -> Any:
         """The next answer. Raises Refused, EOFError if the connection has ended."""

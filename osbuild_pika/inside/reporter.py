@@ -7,11 +7,11 @@ so a stage runs everywhere. report.py is the same for a shell.
 
 from __future__ import annotations
 
+import _socket as socket
 import _thread
 import errno
 import json
 import os
-import socket
 import struct
 import time
 

@@ -6,10 +6,9 @@ a stage's get the identity that its device was opened with, over whatever was se
 
 from __future__ import annotations
 
-import re
 from collections import namedtuple
 
-from osbuild_pika import lifecycle
+from osbuild_pika import lifecycle, runs
 from osbuild_pika.lifecycle import LifecycleError
 
 TYPE_CHECKING = False
@@ -31,7 +30,6 @@ _MANAGER = ("open", "own", "close")
 _OWNER = ("event", "events", "status", "result", "flush")
 _STAMPED = ("pipeline", "stage", "stage_id")
 
-_EVENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # What only the engine or the service can know.
 _RESERVED = ("build.", "engine.", "source.")
 _STAGE_ENDS = ("started", "finished", "failed", "cached", "ended")
@@ -121,7 +119,7 @@ def _note(args: Any) -> tuple[Any, dict[str, Any]]:
         raise LifecycleError("InvalidArgument", "a stage's events have no kind: its run has one")
     message, details, name = take("event", args, ("message",), ("details", "name"))
     name = "stage.note" if name is None else name
-    if not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
+    if not isinstance(name, str) or not runs.is_name(name):
         raise LifecycleError("InvalidArgument", f"{ascii(name)[:60]} is no name of an event")
     if name.startswith(_RESERVED) or name in _RESERVED_WORDS:
         raise LifecycleError("InvalidArgument", f"{name} is not for a stage to say")

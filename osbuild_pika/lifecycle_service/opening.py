@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _socket as socket
 import contextlib
 import errno
 import os
-import socket
 import stat
 
 from osbuild_pika import wire
@@ -62,7 +62,8 @@ class Opening:
     def accept(self) -> Peer | None:
         """The next client; None if there is none."""
         try:
-            sock, _ = self.socket.accept()
+            fd, _ = self.socket._accept()  # type: ignore[attr-defined]
+            sock = socket.socket(fileno=fd)
         except OSError:
             return None
         if self.sandbox is None or not self.sandbox.is_held:
@@ -91,11 +92,13 @@ class Opening:
 
 def _is_left(path: str) -> bool:
     """Whether this is the socket of a service that was killed: nobody has it open any more."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(path)  # a living one is of another type: it never learns of this
-        except OSError as error:
-            return error.errno == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode)
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        probe.connect(path)  # a living one is of another type: it never learns of this
+    except OSError as error:
+        return error.errno == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode)
+    finally:
+        probe.close()
     return False
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _socket as socket
 import contextlib
 import fcntl
 import os
 import select
-import socket
 import struct
 import time
 

@@ -181,7 +181,10 @@ version=$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_inf
 mkdir -p usr/bin usr/lib usr/lib64 usr/share usr/lib/$version
 for program in python3 $version sh dash cat; do cp -a /usr/bin/$program usr/bin; done
 for program in python3 sh cat; do ldd /usr/bin/$program | grep -o '/[^ ]*'; done | sort -u |
-    while read -r file; do mkdir -p "usr${file%/*}"; cp -L "/usr${file#/usr}" "usr${file#/usr}"; done
+    while read -r file; do
+        mkdir -p "usr${file%/*}"
+        cp -L "/usr${file#/usr}" "usr${file#/usr}"
+    done
 cp -a /usr/lib/$version/*.py /usr/lib/$version/collections /usr/lib/$version/json \
     /usr/lib/$version/encodings /usr/lib/$version/re /usr/lib/$version/importlib usr/lib/$version
 echo mine > usr/share/mine

@@ -4,9 +4,9 @@ How the values are made that inputs, mounts and sources send is not looked at he
 made with what was recorded. Devices' own rules are in test_wire_transcripts.py.
 """
 
+import _socket
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def test_our_service_answers_packet_for_packet(name: str, tmp_path: Path) -> Non
                     check_answers(sock, answers_to(events, index))
 
 
-def check_answers(sock: socket.socket, answers: list[Event]) -> None:
+def check_answers(sock: _socket.socket, answers: list[Event]) -> None:
     for wanted in answers:
         packet = sock.recv(1 << 20)
         if wanted["json"]["type"] == "exception":  # its backtrace is of other files

@@ -1,5 +1,6 @@
 """What upstream and its services said to one another, said again by our manager and our service."""
 
+import _socket
 import json
 import os
 import socket
@@ -153,7 +154,7 @@ def test_every_transcript_of_a_device_is_replayed() -> None:
 
 
 @pytest.fixture(name="service")
-def fixture_service(tmp_path: Path) -> Iterator[tuple[socket.socket, ServiceManager]]:
+def fixture_service(tmp_path: Path) -> Iterator[tuple[_socket.socket, ServiceManager]]:
     """The golden device, and the socket to it: no client of ours in between."""
     (tmp_path / "dev").mkdir()
     with ServiceManager() as services:
@@ -164,7 +165,7 @@ def fixture_service(tmp_path: Path) -> Iterator[tuple[socket.socket, ServiceMana
 
 
 def test_huge_options_go_as_recorded(
-    service: tuple[socket.socket, ServiceManager], tmp_path: Path
+    service: tuple[_socket.socket, ServiceManager], tmp_path: Path
 ) -> None:
     _, asked, answered, *_ = transcript("device-huge-options")["events"]
     frame = {"path": "golden0", "parent-seen": None, "echo": {"big": ""}}
@@ -227,7 +228,7 @@ def shortened(answer: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", sorted((DATA / "wire").glob("peer-*.json")), ids=lambda p: p.stem)
 def test_our_service_answers_the_recorded_requests(
-    path: Path, service: tuple[socket.socket, ServiceManager], tmp_path: Path
+    path: Path, service: tuple[_socket.socket, ServiceManager], tmp_path: Path
 ) -> None:
     sock, services = service
     recorded = transcript(path.stem)
