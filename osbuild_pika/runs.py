@@ -81,6 +81,19 @@ def _start_time(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def all_ids(runs: str) -> list[str]:
+    """The ids of all runs below the root, in their order; none if it is not there."""
+    try:
+        return sorted(name for name in _directories(runs) if _ID.fullmatch(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be a run's id: then it is no path."""
+    return _ID.fullmatch(text) is not None
+
+
 class Run:
     """A run that is held: nobody seals it until `close`, or the end of the process.
 
@@ -109,7 +122,7 @@ def join(runs: str, name: str, engine: Engine) -> Run:
     check_name(name)
     for run_id in sorted(_of_name(runs, name), reverse=True):
         directory = os.path.join(runs, run_id)
-        if _facts(directory).get("engine") != engine._asdict():
+        if read_facts(directory).get("engine") != engine._asdict():
             seal(directory)
             continue
         run = Run(directory, is_new=False)
@@ -201,7 +214,7 @@ def seal(directory: str) -> bool:
     read or written here: it is left as it is.
     """
     try:
-        if not _is_unfinished(directory) or _lives(_facts(directory).get("engine")):
+        if not _is_unfinished(directory) or _lives(read_facts(directory).get("engine")):
             return False
         fd = _open_lock(directory)
         try:
@@ -284,7 +297,7 @@ def _has_ended(run: Run) -> bool:
     return verdict is not None or os.path.exists(os.path.join(run.directory, "result.json"))
 
 
-def _facts(directory: str) -> dict[str, Any]:
+def read_facts(directory: str) -> dict[str, Any]:
     """What run.json holds; {} if it is none, or not for us. Raises OSError if that is not known:
     who took a run for another engine's then would end one that lives."""
     try:
