@@ -6,21 +6,21 @@ from pathlib import Path
 
 import click
 
-from osbuild_pika.cli import manifests
+from osbuild_pika.cli import manifests, places
 from osbuild_pika.errors import ExitCode, ManifestError
 from osbuild_pika.text import one_line
 from osbuild_pika.verify import verify
 
 
 @click.command()
-@click.argument("path", metavar="DIR|MANIFEST", type=click.Path())
+@click.argument("path", metavar="RUN|DIR|MANIFEST", type=click.Path())
 @manifests.libdir
 def check(path: str, libdirs: tuple[Path, ...]) -> None:
-    """Say what is wrong with the artifacts of the run in DIR, or with a manifest.
+    """Say what is wrong with the artifacts of a run, or with a manifest.
 
-    DIR: one line for each fault: FILE[:LINE]: what is wrong, and what to do about it. A file that
-    is not there is no fault by itself. Nothing is changed; a writer at work waits meanwhile, and
-    what it is in the middle of is no fault.
+    RUN (its id) or DIR: one line for each fault: FILE[:LINE]: what is wrong, and what to do about
+    it. A file that is not there is no fault by itself. Nothing is changed; a writer at work waits
+    meanwhile, and what it is in the middle of is no fault.
 
     MANIFEST: one line for each fault: FILE: where in it: what is wrong. Nothing is built.
 
@@ -29,7 +29,7 @@ def check(path: str, libdirs: tuple[Path, ...]) -> None:
     if path and os.path.exists(path) and not os.path.isdir(path):
         _check_manifest(path, libdirs)
         return
-    found = verify(path)
+    found = verify(places.resolve(path))
     if not found.faults:
         click.echo(f"ok: {found.summary()}")
         return

@@ -11,6 +11,8 @@ import click
 from osbuild_pika import lifecycle
 from osbuild_pika.cli.check import check
 from osbuild_pika.cli.osbuild import osbuild
+from osbuild_pika.cli.result import result
+from osbuild_pika.cli.runs import runs
 from osbuild_pika.cli.upstream import upstream
 from osbuild_pika.cli.watch import watch
 from osbuild_pika.errors import ExitCode, PikaError
@@ -108,5 +110,5 @@ def lifecycle_verb(arguments: tuple[str, ...]) -> NoReturn:
     sys.exit(lifecycle.main(arguments, prog="osbuild-pika lifecycle"))
 
 
-for verb in (check, lifecycle_verb, osbuild, upstream, watch):
+for verb in (check, lifecycle_verb, osbuild, result, runs, upstream, watch):
     osbuild_pika.add_command(verb)

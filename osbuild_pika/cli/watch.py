@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from osbuild_pika import runs
+from osbuild_pika.cli import places
 from osbuild_pika.errors import InputError
 from osbuild_pika.follow import Cursor, Event, Follower, follow, read_result
 from osbuild_pika.text import one_line
@@ -27,7 +28,7 @@ def _parse_since(_: click.Context, __: click.Parameter, text: str | None) -> Cur
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("directory", metavar="RUN|DIR", type=click.Path())
 @click.option(
     "--since",
     metavar="[BOOT_ID:]SEQ",
@@ -44,12 +45,14 @@ def _parse_since(_: click.Context, __: click.Parameter, text: str | None) -> Cur
     help="json: each event and the result as they were written, one object a line.",
 )
 def watch(directory: str, since: Cursor | None, no_follow: bool, form: str) -> None:
-    """Show the events of the run in DIR as they come, then its result.
+    """Show the events of a run as they come, then its result.
 
-    DIR need not be there yet. Ends when the run has ended, and exits 0 also if it failed: the
-    result says so. Lines that are no events are passed over, and counted on stderr. A build whose
-    processes are all dead, and that has no result, gets one first: failed, engine.lost.
+    RUN: a run's id, or its directory, which need not be there yet. Ends when the run has ended,
+    and exits 0 also if it failed: the result says so. Lines that are no events are passed over,
+    and counted on stderr. A build whose processes are all dead, and that has no result, gets one
+    first: failed, engine.lost.
     """
+    directory = places.resolve(directory)
     _check_place(directory, is_there=no_follow)
     runs.seal(directory)
     with Follower(directory, since) as follower:
