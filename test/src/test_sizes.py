@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from modules import FOLDERS, executables
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs/explanation/decisions.md"
@@ -15,7 +16,7 @@ SOURCES = sorted(
     path
     for folder in ("osbuild_pika", "bench", "test", "examples")
     for path in (ROOT / folder).rglob("*.py")
-)
+) + [path for folder in FOLDERS for path in executables(folder)]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
