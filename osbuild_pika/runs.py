@@ -84,14 +84,14 @@ def _start_time(pid: int) -> int | None:
 def all_ids(runs: str) -> list[str]:
     """The ids of all runs below the root, in their order; none if it is not there."""
     try:
-        return sorted(name for name in _directories(runs) if _ID.fullmatch(name))
+        return sorted(name for name in _directories(runs) if is_id(name))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def is_id(text: str) -> bool:
     """Whether this can be a run's id: then it is no path."""
-    return _ID.fullmatch(text) is not None
+    return is_name(text, _MAX_NAME + _ULID)
 
 
 class Run:
@@ -245,9 +245,9 @@ def seal_dead(runs: str) -> list[str]:
         return []
     for name in names:
         is_hidden = name[:1] == "." and name[1:-_ULID] and name[-_ULID] == "."
-        if is_hidden and is_name(name[1:], _MAX_NAME + _ULID):  # while it is being made
+        if is_hidden and is_id(name[1:]):  # while it is being made
             _drop_old(os.path.join(runs, name))
-    ids = sorted(name for name in names if is_name(name, _MAX_NAME + _ULID))
+    ids = sorted(filter(is_id, names))
     return [each for each in ids if seal(os.path.join(runs, each))]
 
 

@@ -1,6 +1,7 @@
 """`osbuild-pika osbuild`: the command line of upstream osbuild."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,18 @@ def osbuild(manifest: str, inspect: bool, is_json: bool, libdirs: tuple[Path, ..
     try:
         loaded = load(manifests.read(manifest), modules, is_strict=False)
     except ManifestError as error:
-        click.echo(json.dumps(error_object(error)))
+        faults = [{"message": fault.message, "path": fault.path} for fault in error.faults]
+        click.echo(json.dumps(error_object_of(faults)))
         click.get_current_context().exit(ExitCode.BAD_INPUT)
     host = read_host_distribution()
     click.echo(json.dumps(describe(loaded, modules.runner(host) or host)))
 
 
-def error_object(error: ManifestError) -> dict[str, Any]:
-    """Upstream's form of what is wrong with a manifest."""
+def error_object_of(faults: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Upstream's form of what is wrong with a manifest. faults: with message and path."""
     return {
         "type": "https://osbuild.org/validation-error",
         "title": "JSON Schema validation failed",
         "success": False,
-        "errors": [{"message": fault.message, "path": fault.path} for fault in error.faults],
+        "errors": [{"message": each["message"], "path": each["path"]} for each in faults],
     }

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from osbuild_pika import lifecycle
+from osbuild_pika.cli.build import build
 from osbuild_pika.cli.check import check
 from osbuild_pika.cli.osbuild import osbuild
 from osbuild_pika.cli.result import result
@@ -110,5 +111,5 @@ def lifecycle_verb(arguments: tuple[str, ...]) -> NoReturn:
     sys.exit(lifecycle.main(arguments, prog="osbuild-pika lifecycle"))
 
 
-for verb in (check, lifecycle_verb, osbuild, result, runs, upstream, watch):
+for verb in (build, check, lifecycle_verb, osbuild, result, runs, upstream, watch):
     osbuild_pika.add_command(verb)

@@ -42,7 +42,7 @@ def main() -> int:
 
     try:
         modules = standard(map(Path, order.libdirs))
-        manifest = load(order.manifest.encode(), modules)
+        manifest = load(order.manifest.encode("utf-8", "surrogateescape"), modules)
         os.environ["OSBUILD_PIKA_RUNS"] = runs.root()  # before we are another root
         ids = namespace.become_root(namespace.find_ids())
         namespace.private_mounts()
@@ -53,7 +53,10 @@ def main() -> int:
                 session.Session(order, manifest, modules, owner, ids, interrupts), out
             )
     except PikaError as error:
-        faults = [str(fault) for fault in error.faults] if isinstance(error, ManifestError) else []
+        faults = [
+            {"path": fault.path, "message": fault.message, "text": str(fault)}
+            for fault in (error.faults if isinstance(error, ManifestError) else ())
+        ]
         emit({"record": "refused", "message": str(error), "faults": faults})
         return error.exit_code
 

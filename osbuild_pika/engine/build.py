@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osbuild_pika.datadir import data_folder
 from osbuild_pika.engine import area as areas
 from osbuild_pika.engine import buildroot, fetching, stagework
 from osbuild_pika.engine.export import export_empty, export_tree
@@ -137,7 +136,7 @@ class Build:
         var.mkdir()
         scratch = self._place / f"scratch-{stage.id[:16]}"
         scratch.mkdir()
-        is_ours = module.directory == data_folder("schemas").parent
+        is_ours = module.directory == buildroot.modules_directory()
         lib = self._place / "lib" if is_ours else module.directory
         parts = areas.Parts(*root, lib, module.executable, Path(tree.path), var)
         self._out.stage_started(planned, step)

@@ -10,6 +10,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from osbuild_pika.datadir import data_folder
 from osbuild_pika.engine import libc
 
 PACKAGE = Path(__file__).parents[1]
@@ -24,6 +25,11 @@ _FALLBACKS = {
 }
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
 _HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+
+
+def modules_directory() -> Path:
+    """The directory of our own modules."""
+    return data_folder("schemas").parent
 
 
 def prepare_etc(root: Path, target: Path) -> None:

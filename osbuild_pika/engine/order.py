@@ -13,10 +13,10 @@ GIB = 1024**3
 class Order:
     """manifest: its text. name: what it is called in messages. run: name of the run.
 
-    exports: pipelines, by name or id; with `output` their trees are copied below it. output,
-    store: directories. libdirs: module directories, before ours. total_s, idle_s: limits of each
-    stage in seconds. is_forced: replace what is exported already. is_copied: no overlay mounts.
-    max_bytes: what the store may keep.
+    exports: pipelines, by name or id; none: those that the manifest names, else its last one.
+    With `output` their trees are copied below it. output, store: directories. libdirs: module
+    directories, before ours. total_s, idle_s: limits of each stage in seconds. is_forced: replace
+    what is exported already. is_copied: no overlay mounts. max_bytes: what the store may keep.
     """
 
     manifest: str

@@ -101,6 +101,8 @@ class Reporting:
             {
                 "name": each.pipeline.name,
                 "id": each.pipeline.id,
+                "build": each.pipeline.build,
+                "source_epoch": each.pipeline.stages[0].source_epoch if each.steps else None,
                 "stages": [
                     {"type": step.stage.type, "id": step.stage.id, "is_cached": step.is_cached}
                     for step in each.steps

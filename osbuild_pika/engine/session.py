@@ -18,7 +18,7 @@ from osbuild_pika.engine.modules import Module, Modules
 from osbuild_pika.engine.namespace import Ids, UserNamespace
 from osbuild_pika.engine.order import Order
 from osbuild_pika.engine.owner import Owner
-from osbuild_pika.engine.plan import Digests, plan, uses
+from osbuild_pika.engine.plan import plan
 from osbuild_pika.engine.reporting import Reporting, StageFailed
 from osbuild_pika.engine.running import Limits
 from osbuild_pika.engine.scratch import Scratch, run_inside, sweep
@@ -90,8 +90,9 @@ def _build(session: Session, out: Reporting) -> list[Export]:
         store = Store(order.store, access, lambda line: out.tell("store.note", text=line))
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
-        digests = _digests(session)
-        planned = plan(session.manifest, order.exports, digests, scratch.have)
+        digests = hostroot.digests(session.manifest, session.find)
+        exports = order.exports or default_exports(session.manifest)
+        planned = plan(session.manifest, exports, digests, scratch.have)
         desk = Desk(
             space,
             workspace,
@@ -108,16 +109,15 @@ def _build(session: Session, out: Reporting) -> list[Export]:
         out.build_started(order.name, planned)
         work.fetch()
         work.make()
-        exports = work.export(order.output, order.is_forced) if order.output is not None else []
+        done = work.export(order.output, order.is_forced) if order.output is not None else []
         scratch.gc(order.max_bytes)
-        return exports
+        return done
 
 
-def _digests(session: Session) -> Digests:
-    """Digests of all modules that the manifest uses, and of what they import."""
-    used = {use for each in session.manifest.pipelines for s in each.stages for use in uses(s)}
-    modules = {use: session.find(*use).digest() for use in sorted(used)}
-    return Digests(hostroot.digest(), modules)
+def default_exports(manifest: Manifest) -> tuple[str, ...]:
+    """What is built when nobody says: what the manifest's metadata name, else its last pipeline."""
+    named = [each["name"] for each in manifest.metadata.get("exports", ())]
+    return tuple(named or [each.name for each in manifest.pipelines[-1:]])
 
 
 def _write_facts(session: Session, out: Reporting, exports: Sequence[Export]) -> None:

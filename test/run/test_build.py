@@ -215,7 +215,7 @@ def test_a_bad_manifest_is_refused_with_all_that_is_wrong(place: Place) -> None:
     (refused,) = records
     assert refused["record"] == "refused"
     assert len(refused["faults"]) == 2
-    assert re.match(r"\.pipelines\[0\]\.stages\[0\]", refused["faults"][0])
+    assert re.match(r"\.pipelines\[0\]\.stages\[0\]", refused["faults"][0]["text"])
     assert not (place.path / "runs").exists()
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import staging
 
-import stages
-
-ESCAPE = stages.MODULES / "org.osbuild-pika.escape"
+ESCAPE = staging.MODULES / "org.osbuild-pika.escape"
 NAMES = re.findall(r"@attempt\ndef (\w+)", ESCAPE.read_text())
 DENIED = {"EACCES", "EPERM"}
 READ_ONLY = DENIED | {"EROFS"}
@@ -53,7 +52,7 @@ REASONS = {
 Attempts = dict[str, list[str]]
 
 pytestmark = [
-    pytest.mark.skipif(not stages.can_run(), reason="needs root and user namespaces"),
+    pytest.mark.skipif(not staging.can_run(), reason="needs root and user namespaces"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls by their numbers"),
 ]
 
@@ -93,9 +92,9 @@ def fixture_attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attem
             "port": server.getsockname()[1],
             "key": f"osbuild-pika-{os.getpid()}",
         }
-        job = stages.Job(str(directory / "run"), str(ESCAPE), options)
+        job = staging.Job(str(directory / "run"), str(ESCAPE), options)
         job.secret = str(options["key"])
-        result = stages.run(job)
+        result = staging.run(job)
         alive = process.poll() is None
         process.kill()
     assert result.status == 0, result.output

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import staging
 
-import stages
 from osbuild_pika.engine import namespace
 from osbuild_pika.engine.namespace import COUNT, Ids, UserNamespace
 from osbuild_pika.errors import HostError
 
-pytestmark = pytest.mark.skipif(not stages.can_run(), reason="needs root and user namespaces")
+pytestmark = pytest.mark.skipif(not staging.can_run(), reason="needs root and user namespaces")
 
 
 @pytest.fixture(name="users")
@@ -35,9 +35,9 @@ def said(users: UserNamespace, *argv: str) -> str:
 
 def assert_none_sleeps(seconds: str) -> None:
     deadline = time.monotonic() + 5
-    while stages.processes(seconds) and time.monotonic() < deadline:
+    while staging.processes(seconds) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not stages.processes(seconds)
+    assert not staging.processes(seconds)
 
 
 def test_a_command_is_root_inside_only(users: UserNamespace) -> None:
@@ -81,8 +81,8 @@ def test_nothing_outlives_the_namespace() -> None:
     seconds = f"71.0{os.getpid()}"
     with UserNamespace(namespace.find_ids()) as users:
         said(users, "sh", "-c", f"setsid sleep {seconds} >&- 2>&- &")
-        assert stages.processes(seconds)
-    assert not stages.processes(seconds)
+        assert staging.processes(seconds)
+    assert not staging.processes(seconds)
 
 
 def test_ids_that_cannot_be_mapped_are_named() -> None:

@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import stages
+import staging
 
 RECORDED = Path(__file__).parents[1] / "data/osbuild/dump"
-DUMP = stages.MODULES / "org.osbuild.golden.dump"
+DUMP = staging.MODULES / "org.osbuild.golden.dump"
 SYS_RESOURCE = 1 << 24  # the machine that recorded upstream's sandbox did not have it
 NOBODY = "65534:65534"
 # What upstream's sandbox has and ours has not: the runner, the socket of its remote loop devices,
 # and what lay on the machine that recorded it.
 NOT_OURS = {"/run/osbuild/runner", "/run/osbuild/api/remoteloop", "/etc/containers"}
 
-pytestmark = pytest.mark.skipif(not stages.can_run(), reason="needs root and user namespaces")
+pytestmark = pytest.mark.skipif(not staging.can_run(), reason="needs root and user namespaces")
 
 
 def recorded(run: str, name: str) -> Any:
@@ -34,14 +33,14 @@ def recorded(run: str, name: str) -> Any:
 
 def dump(tmp_path: Path, **job: Any) -> Path:
     """Run the stage that writes down what it sees; returns where."""
-    result = stages.run(stages.Job(str(tmp_path / "run"), str(DUMP), **job))
+    result = staging.run(staging.Job(str(tmp_path / "run"), str(DUMP), **job))
     assert (result.status, result.output) == (0, "dumped\n")
     return tmp_path / "run/tree/dump"
 
 
-def shell(tmp_path: Path, text: str, **job: Any) -> stages.Result:
-    stage = stages.script(tmp_path / "stage", f"#!/bin/sh\n{text}\n")
-    return stages.run(stages.Job(str(tmp_path / "run"), stage, **job))
+def shell(tmp_path: Path, text: str, **job: Any) -> staging.Result:
+    stage = staging.script(tmp_path / "stage", f"#!/bin/sh\n{text}\n")
+    return staging.run(staging.Job(str(tmp_path / "run"), stage, **job))
 
 
 def listing(text: str) -> dict[str, list[str]]:
@@ -147,8 +146,8 @@ def test_a_stage_ends_by_itself(tmp_path: Path, body: str, status: int) -> None:
 
 
 def test_a_stage_that_cannot_start_says_why(tmp_path: Path) -> None:
-    stage = stages.script(tmp_path / "stage", "#!/no/such/interpreter\n")
-    result = stages.run(stages.Job(str(tmp_path / "run"), stage))
+    stage = staging.script(tmp_path / "stage", "#!/no/such/interpreter\n")
+    result = staging.run(staging.Job(str(tmp_path / "run"), stage))
     assert (result.status, result.ended_by, result.started) == (1, "itself", False)
     assert "execvp" in result.output
 
@@ -217,14 +216,14 @@ def said(**exception):
 def test_an_exception_is_heard(tmp_path: Path) -> None:
     words = "type='ValueError', value='\u00fc', traceback='at line 1'"
     body = f"{SPEAK}speak(b'x', b'[]', said(type=1), said({words}))\nspeak(said({words}))\n"
-    result = stages.run(stages.Job(str(tmp_path), stages.script(tmp_path / "s", body)))
+    result = staging.run(staging.Job(str(tmp_path), staging.script(tmp_path / "s", body)))
     assert result.exception == {"type": "ValueError", "value": "\u00fc", "traceback": "at line 1"}
 
 
 def test_a_flood_of_messages_ends_with_the_stage(tmp_path: Path) -> None:
     flood = "try:\n    while True: speak(*[b'x' * 9000] * 5)\nexcept OSError as e: print(e)\n"
-    stage = stages.script(tmp_path / "s", f"{SPEAK}import signal\nsignal.alarm(2)\n{flood}")
-    result = stages.run(stages.Job(str(tmp_path), stage, limits={"total_s": 20}))
+    stage = staging.script(tmp_path / "s", f"{SPEAK}import signal\nsignal.alarm(2)\n{flood}")
+    result = staging.run(staging.Job(str(tmp_path), stage, limits={"total_s": 20}))
     assert (result.ended_by, result.exception) == ("itself", None)
 
 
@@ -238,12 +237,12 @@ cat /proc/self/uid_map
 @pytest.mark.skipif(not shutil.which("newuidmap"), reason="needs newuidmap")
 @pytest.mark.skipif(not os.path.exists("/etc/subuid"), reason="needs /etc/subuid")
 def test_a_user_has_the_same_sandbox(accessible: Path) -> None:
-    stage = stages.script(accessible / "stage", ROOTLESS)
-    result = stages.run(stages.Job(str(accessible), stage, user="games"))
+    stage = staging.script(accessible / "stage", ROOTLESS)
+    result = staging.run(staging.Job(str(accessible), stage, user="games"))
     lines = result.output.splitlines()
     assert (result.status, lines[0], lines[1].split()) == (0, "0", ["0", "1", "65536"]), lines
     facts = (accessible / "tree").stat()
-    assert (facts.st_uid, facts.st_gid) == (stages.BASE + 7, stages.BASE + 8)
+    assert (facts.st_uid, facts.st_gid) == (staging.BASE + 7, staging.BASE + 8)
 
 
 @pytest.fixture(name="accessible")
@@ -257,8 +256,8 @@ def fixture_accessible() -> Iterator[Path]:
 
 
 def test_many_stages_run_in_one_namespace(tmp_path: Path) -> None:
-    stage = stages.script(tmp_path / "stage", "#!/bin/sh\nexit 0\n")
-    result = stages.run(stages.Job(str(tmp_path / "run"), stage, times=30))
+    stage = staging.script(tmp_path / "stage", "#!/bin/sh\nexit 0\n")
+    result = staging.run(staging.Job(str(tmp_path / "run"), stage, times=30))
     assert (result.status, result.output) == (0, "")
     assert max(result.seconds) < 1  # 15 ms on an idle machine
 
@@ -267,17 +266,17 @@ def test_many_stages_run_in_one_namespace(tmp_path: Path) -> None:
 def test_nothing_is_left_after_a_kill(tmp_path: Path, turn: int) -> None:
     """Bubblewrap alone leaves a stage behind one time in eight, when it is killed as it starts."""
     marker = f"60.0{os.getpid()}{turn:02}"  # seconds, that nobody else sleeps
-    stage = stages.script(tmp_path / marker, f"#!/bin/sh\n(setsid sleep {marker} &)\nexit 0\n")
+    stage = staging.script(tmp_path / marker, f"#!/bin/sh\n(setsid sleep {marker} &)\nexit 0\n")
     mounts = Path("/proc/self/mountinfo").read_text()
-    with stages.start(stages.Job(str(tmp_path / "run"), stage, times=10_000)) as process:
+    with staging.start(staging.Job(str(tmp_path / "run"), stage, times=10_000)) as process:
         begin = time.monotonic()
-        while not stages.processes(marker) and time.monotonic() < begin + 20:
+        while not staging.processes(marker) and time.monotonic() < begin + 20:
             time.sleep(0.01)
         time.sleep(random.Random(turn).uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while stages.processes(marker) and time.monotonic() < deadline:
+    while staging.processes(marker) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not stages.processes(marker)
+    assert not staging.processes(marker)
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert not os.listdir("/run/osbuild-pika")
