@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import slowdisk
 from bench.writers import BenchError, check_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,7 +17,7 @@ STAND_IN = ROOT / "bench/standin.py"
 # The interpreter itself: a shim or a launcher in front of it would be measured as well.
 PYTHON = str(Path(sys.executable).resolve())
 ISOLATED = ("-I", "-S")
-ENVIRONMENT = {"PATH": os.defpath}
+ENVIRONMENT = {"PATH": os.defpath, **slowdisk.variables()}
 WARM_UP = 2  # calls of each that fill the page cache
 
 

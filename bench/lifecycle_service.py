@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 
-from bench import serving, table
+from bench import serving, slowdisk, table
 from bench.lifecycle import TMPFS, WRITERS, Case, say
 from bench.writers import SIDES, BenchError, Sample, Side, run_round
 
@@ -206,11 +206,15 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--dir", type=Path, default=Path(), help="on the disk to measure (default: here)"
     )
+    parser.add_argument(
+        "--flush-ms", type=float, default=0.0, help="have each sync of all sides wait so long"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     options = parse_options()
+    slowdisk.start_over(options.flush_ms)
     settings = QUICK if options.quick else FULL
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -220,6 +224,7 @@ def main() -> int:
                     stack.enter_context(tempfile.TemporaryDirectory(prefix=".bench", dir=directory))
                 )
                 for name, directory in (("disk", options.dir), ("tmpfs", TMPFS))
+                if name == "disk" or not options.flush_ms
             }
             report = run(settings, places)
     except KeyboardInterrupt:
@@ -228,7 +233,8 @@ def main() -> int:
         say(f"bench: {error}")
         return 1
     print(", ".join(f"{name}: {value}" for name, value in report["machine"].items()))
-    print(f"medians of {settings.rounds} rounds of {settings.round_s:g} s\n")
+    print(f"medians of {settings.rounds} rounds of {settings.round_s:g} s")
+    print(f"each sync waits {options.flush_ms:g} ms\n" if options.flush_ms else "")
     print(f"{format_report(report)}\n\n{LEGEND}")
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
