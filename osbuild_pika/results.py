@@ -173,13 +173,54 @@ def collect(run_directory: str) -> Artifacts:
             overview(run_directory),
             facts.get("manifest"),
             tuple(artifacts),
-            tuple(_taken(StageResult, each) for each in facts.get("stages", [])),
+            collect_stages(run_directory),
             tuple(_taken(SourceResult, each) for each in facts.get("sources", [])),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ResultError(f"{_shown(run_directory)}: has not the engine's form: {error}") from None
+        raise _misformed(run_directory, error) from None
     except OSError as error:
         raise ResultError(f"{one_line(str(error.filename))}: {error.strerror}") from None
+
+
+def past_durations(root: str, count: int = 20) -> dict[str, float]:
+    """Seconds that stages took in the last runs, by their id and by their type.
+
+    What cannot be read is passed over: it is for estimates only.
+    """
+    found: dict[str, float] = {}
+    for run_id in _newest(root, count):
+        try:
+            stages = collect_stages(os.path.join(root, run_id))
+        except ResultError:
+            continue
+        for stage in stages:
+            if stage.success and not stage.is_cached:
+                found.setdefault(stage.id, stage.duration_s)
+                found.setdefault(stage.type, stage.duration_s)
+    return found
+
+
+def _newest(root: str, count: int) -> list[str]:
+    def age(run_id: str) -> int:
+        try:
+            return os.stat(os.path.join(root, run_id, "build.json")).st_mtime_ns
+        except OSError:
+            return 0
+
+    return sorted(runs.all_ids(root), key=age, reverse=True)[:count]
+
+
+def collect_stages(directory: str) -> tuple[StageResult, ...]:
+    """The stages in a run's build.json; none without one. Raises ResultError."""
+    try:
+        stages = _read_build(directory).get("stages", [])
+        return tuple(_taken(StageResult, each) for each in stages)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _misformed(directory, error) from None
+
+
+def _misformed(directory: str, error: Exception) -> ResultError:
+    return ResultError(f"{_shown(directory)}: has not the engine's form: {error}")
 
 
 def _shown(directory: str) -> str:

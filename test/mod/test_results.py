@@ -22,6 +22,7 @@ from osbuild_pika.results import (
     collect,
     media_type,
     overview,
+    past_durations,
     seconds_between,
 )
 
@@ -177,3 +178,13 @@ def test_durations_need_two_times(start: Any, end: Any, seconds: float | None) -
 @given(st.text())
 def test_every_name_has_a_media_type(name: str) -> None:
     assert "/" in media_type(name)
+
+
+def test_past_durations_are_those_of_the_newest_run(tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "new", "cached", "torn")):
+        stage = {**STAGE, "duration_s": float(number), "is_cached": name == "cached"}
+        run = write_run(tmp_path / name, [], {"stages": [stage]})
+        os.utime(run / "build.json", (number, number))
+    (tmp_path / "torn/build.json").write_text("{")
+    assert past_durations(str(tmp_path)) == {"1": 1.0, "org.osbuild.tar": 1.0}
+    assert past_durations(str(tmp_path / "none")) == {}
