@@ -74,9 +74,16 @@ def tell_unended(seen: Overview, is_json: bool, wait_s: float | None) -> None:
         click.echo(one_line(f"osbuild-pika: error: {seen.run_id}: {message}; {hint}"), err=True)
 
 
+def about(seconds: float) -> str:
+    """How long a run took: the documents tell it to the second."""
+    if seconds < 1:
+        return "<1s"
+    return f"{seconds:.0f}s" if seconds < 60 else spell(seconds)
+
+
 def headline(seen: Overview) -> str:
     """How a run is, in one safe line."""
-    took = "" if seen.duration_s is None else f" in {spell(seen.duration_s)}"
+    took = "" if seen.duration_s is None else f" in {about(seen.duration_s)}"
     code = "" if seen.exit_code in (None, 0) else f" (exit code {seen.exit_code})"
     return one_line(f"{seen.run_id}: {seen.state}{took}{code}: {seen.message}")
 

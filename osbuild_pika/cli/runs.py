@@ -9,7 +9,7 @@ import click
 
 from osbuild_pika import runs as all_runs
 from osbuild_pika.cli import places, tables
-from osbuild_pika.cli.result import artifact_table, headline
+from osbuild_pika.cli.result import about, artifact_table, headline
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.monitor.board import spell
 from osbuild_pika.results import Artifacts, Overview, collect, overview
@@ -55,7 +55,7 @@ def _look(directory: str) -> Overview:
 
 
 def _row(seen: Overview) -> tuple[str, ...]:
-    took = "-" if seen.duration_s is None else spell(seen.duration_s)
+    took = "-" if seen.duration_s is None else about(seen.duration_s)
     code = "-" if seen.exit_code is None else str(seen.exit_code)
     return seen.run_id, seen.state, seen.started_at or "-", took, code, seen.message
 

@@ -36,8 +36,9 @@ class Step:
         return self.state in (CACHED, DONE, FAILED)
 
     def how_far(self) -> str:
-        """The progress it told: "3/8 steps"; "" if none."""
-        if not self.done and not self.total:
+        """The progress it told: "3/8 steps"; "" if none, or its message has the numbers."""
+        has_it = self.total and f"{self.done:g} of {self.total:g}" in self.message
+        if has_it or not (self.done or self.total):
             return ""
         total = f"/{self.total:g}" if self.total else ""
         return f"{self.done:g}{total} {self.unit}".rstrip()
@@ -96,9 +97,9 @@ class Board(Sink):
 
     def on_stage_progress(self, record: Record) -> None:
         key = text(record, "id")
-        named = [each for each in self.steps if key and each.id == key and each.state == RUNNING]
-        step = named[0] if named else self.current
-        if step is not None and not step.has_ended:
+        named = [each for each in self.steps if key and each.id == key]
+        step = named[-1] if named else self.current
+        if step is not None and step.state == RUNNING:
             self._advance(step, record)
             if step.message:
                 self.news = f"{step.name}  {step.message}"

@@ -11,7 +11,7 @@ FIELDS = ("pipeline", "stage", "done", "total", "unit")
 
 
 class LiveProgress:
-    """Gives what stages said since the last look, as stage.progress records."""
+    """Gives the last that each stage said since the last look, as stage.progress records."""
 
     def __init__(self, directory: str) -> None:
         """directory: the run's; it need not be there yet."""
@@ -20,7 +20,7 @@ class LiveProgress:
     def poll(self) -> list[Record]:
         """Never waits, and never raises: progress that cannot be read is not worth a build."""
         try:
-            return list(_records(self._follower.poll()))
+            return list({each.get("id"): each for each in _records(self._follower.poll())}.values())
         except LifecycleError:
             return []
 

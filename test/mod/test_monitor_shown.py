@@ -311,6 +311,22 @@ def test_live_progress_is_what_stages_said(tmp_path: Path) -> None:
     live.close()
 
 
+def test_progress_that_comes_late_is_nobody_elses() -> None:
+    board = Board()
+    at = {"pipeline": "os", "stage": "t", "success": True}
+    progress = {"record": "stage.progress", "id": "1", "done": 3}
+    for record in (
+        {"record": "stage.started", **at, "id": "1"},
+        {"record": "stage.finished", **at, "id": "1"},
+        {"record": "stage.started", **at, "id": "2"},
+        progress,
+    ):
+        board.take(record)
+    assert [step.done for step in board.steps] == [0, 0]
+    board.take({**progress, "id": "unknown"})
+    assert [step.done for step in board.steps] == [0, 3]
+
+
 def test_live_progress_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").mkdir()
     assert LiveProgress(str(tmp_path)).poll() == []
