@@ -84,7 +84,7 @@ def _start_time(pid: int) -> int | None:
 def all_ids(runs: str) -> list[str]:
     """The ids of all runs below the root, in their order; none if it is not there."""
     try:
-        return sorted(name for name in _directories(runs) if is_id(name))
+        return sorted(filter(is_id, _directories(runs)))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -301,7 +301,8 @@ def read_facts(directory: str) -> dict[str, Any]:
     """What run.json holds; {} if it is none, or not for us. Raises OSError if that is not known:
     who took a run for another engine's then would end one that lives."""
     try:
-        fd = os.open(os.path.join(directory, "run.json"), os.O_RDONLY | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe may block
+        fd = os.open(os.path.join(directory, "run.json"), flags)
         with open(fd, "rb") as file:
             facts = json.loads(file.read(MAX_FACTS))
     except (ValueError, RecursionError):

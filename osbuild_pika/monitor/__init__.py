@@ -18,7 +18,7 @@ reads them and hands each to its sinks. All have `record` (its name) and `time` 
 | pipeline.finished | pipeline, id |
 | export.started, export.finished | pipeline, path |
 | build.finished | success, exit_code, message, reason |
-| refused | message, faults (each a line): nothing was begun; no sink shows it, but who started the build |
+| refused | message, faults: [{text, ...}]: nothing was begun; no sink shows it, but who started the build |
 | stage.progress | done, [total], [unit], message, [pipeline], [stage], [id], [seq]: not the engine's, but made by `LiveProgress` from what the stage said to the lifecycle service |
 
 Brackets: may be absent. `log` is the path, from the run's directory, of the file that has all of a

@@ -1,5 +1,6 @@
 """What a run made is told as it lies there now; what is in an exported tree is not trusted."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from osbuild_pika import lifecycle
 from osbuild_pika.datadir import data_folder
-from osbuild_pika.lifecycle import Journal
+from osbuild_pika.lifecycle import Journal, LifecycleError
 from osbuild_pika.results import (
     MAX_FILES,
     Artifact,
@@ -135,6 +136,13 @@ def test_a_build_json_that_is_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> No
     os.mkfifo(path)
     with pytest.raises(ResultError, match="not a regular file"):
         collect(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["run.json", "status.json", "result.json"])
+def test_a_pipe_in_a_documents_place_does_not_block(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with contextlib.suppress(LifecycleError):
+        assert overview(str(tmp_path)).started_at is None
 
 
 def test_a_fingerprint_is_passed_on(tmp_path: Path, out: Path) -> None:
