@@ -180,7 +180,8 @@ def _run(job: Job, parts: Any, path: Path, users: Any) -> Result:
 
 def _become_user(name: str, directory: Path) -> None:
     """Become a user who has subordinate ids, for this process only."""
-    from osbuild_pika.engine import libc, namespace
+    from osbuild_pika import libc
+    from osbuild_pika.engine import namespace
 
     codecs.lookup("ascii")  # the user may not be able to read this Python
     namespace.private_mounts()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from osbuild_pika.engine import libc
+from osbuild_pika import libc
 from osbuild_pika.engine.layers import Info
 from osbuild_pika.engine.scratch import Made, Scratch, run_inside
 from osbuild_pika.engine.store import Access, Store

@@ -3,8 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from osbuild_pika.cli.places import parse_duration
 from osbuild_pika.errors import ExitCode
 from osbuild_pika.monitor.choose import MODES
 from osbuild_pika.text import one_line
+
+if TYPE_CHECKING:
+    from osbuild_pika.engine.order import Order
 
 
 @click.command()
@@ -67,12 +71,29 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     124 after a time-out, 130 or 143 when interrupted.
     """
     from osbuild_pika import pipeline
-    from osbuild_pika.engine.order import Order
-    from osbuild_pika.engine.reporting import run_name
     from osbuild_pika.monitor.result import ResultCollector
 
+    collector = ResultCollector()
+    watch = building.Watch(progress, collector)
+    code = pipeline.build(_order(manifest, given), watch.take, watch.tick)
+    watch.close()
+    if watch.refusal is not None:
+        watch.tell_refusal(is_json)
+    elif is_json:
+        click.echo(json.dumps(collector.result()))
+    elif code == ExitCode.OK:
+        for path in watch.exported:
+            click.echo(one_line(path, 4096))
+    sys.stdout.flush()
+    click.get_current_context().exit(code)
+
+
+def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
+    from osbuild_pika.engine.order import Order
+    from osbuild_pika.engine.reporting import run_name
+
     name = "stdin" if manifest == "-" else manifest
-    order = Order(
+    return Order(
         manifest=manifests.read(manifest).decode("utf-8", "surrogateescape"),
         name=Path(name).name,
         run=given["run"] or run_name(name),
@@ -86,16 +107,3 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
         is_copied=given["copy_trees"],
         term=os.environ.get("TERM", "dumb"),
     )
-    collector = ResultCollector()
-    watch = building.Watch(progress, collector)
-    code = pipeline.build(order, watch.take, watch.tick)
-    watch.close()
-    if watch.refusal is not None:
-        watch.tell_refusal(is_json)
-    elif is_json:
-        click.echo(json.dumps(collector.result()))
-    elif code == ExitCode.OK:
-        for path in watch.exported:
-            click.echo(one_line(path, 4096))
-    sys.stdout.flush()
-    click.get_current_context().exit(code)

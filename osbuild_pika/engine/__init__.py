@@ -33,5 +33,4 @@ A build is a process of its own:
 order.py      what it is asked for
 owner.py      what it tells the lifecycle service
 build.py      sources, pipelines, exports, the end
-libc.py       system calls that Python 3.11 does not have
 """

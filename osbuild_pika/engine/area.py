@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from osbuild_pika.engine import libc
+from osbuild_pika import libc
 from osbuild_pika.engine.namespace import Ids
 from osbuild_pika.errors import HostError
 

@@ -10,8 +10,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from osbuild_pika import libc
 from osbuild_pika.datadir import data_folder
-from osbuild_pika.engine import libc
 
 PACKAGE = Path(__file__).parents[1]
 # What is in the sandbox of our stages of the package (docs/explanation/architecture.md).

@@ -11,7 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from osbuild_pika.engine import copytree, disk, libc
+from osbuild_pika import libc
+from osbuild_pika.engine import copytree, disk
 from osbuild_pika.engine.scratch import Scratch
 from osbuild_pika.errors import HostError, InputError
 
@@ -30,11 +31,7 @@ def export_tree(scratch: Scratch, key: str, target: str, force: bool = False) ->
         os.mkdir(new, 0o700)
         with scratch.view(key) as tree, open(os.memfd_create("words"), "w+b") as words:
             _copy_out(scratch.store.access.inside, tree, new, words)
-        fd = disk.open_directory(new)
-        try:
-            libc.syncfs(fd)
-        finally:
-            os.close(fd)
+        libc.sync_file_system(new)
         _name(new, target, force)
 
 

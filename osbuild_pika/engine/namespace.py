@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from osbuild_pika.engine import libc
+from osbuild_pika import libc
 from osbuild_pika.engine.processes import signal_children
 from osbuild_pika.errors import HostError
 

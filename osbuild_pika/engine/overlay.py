@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from osbuild_pika.engine import libc
+from osbuild_pika import libc
 
 MS_NOATIME = 0x400
 _INIT_USER_NAMESPACE = 0xEFFFFFFD  # its inode number, linux/proc_ns.h

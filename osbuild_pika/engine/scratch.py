@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from osbuild_pika.engine import copytree, disk, layers, libc, overlay
+from osbuild_pika import libc
+from osbuild_pika.engine import copytree, disk, layers, overlay
 from osbuild_pika.engine.layers import Info
 from osbuild_pika.engine.settle import settle
 from osbuild_pika.engine.store import DEFAULT_MAX_BYTES, Store

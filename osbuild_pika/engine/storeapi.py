@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from osbuild_pika import wire
+from osbuild_pika import libc, wire
 from osbuild_pika.engine import area as areas
-from osbuild_pika.engine import libc
 from osbuild_pika.errors import PikaError
 
 

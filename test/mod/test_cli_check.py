@@ -100,7 +100,7 @@ def test_every_verb_is_listed_and_has_help() -> None:
     listed = call("--help").stdout
     assert [verb for verb in osbuild_pika.commands if verb not in listed] == []
     assert sorted(osbuild_pika.commands) == [
-        *("check", "lifecycle", "osbuild", "result", "runs", "upstream", "watch")
+        *("build", "check", "lifecycle", "osbuild", "result", "runs", "upstream", "watch")
     ]
     assert {call(verb, "--help").exit_code for verb in osbuild_pika.commands} == {0}
 

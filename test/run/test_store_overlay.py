@@ -14,7 +14,8 @@ import pytest
 import stores
 from stores import key, made
 
-from osbuild_pika.engine import disk, export, libc
+from osbuild_pika import libc
+from osbuild_pika.engine import disk, export
 from osbuild_pika.engine.scratch import Scratch, sweep
 from osbuild_pika.engine.store import Access, Store
 from osbuild_pika.errors import HostError

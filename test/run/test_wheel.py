@@ -10,7 +10,7 @@ import pytest
 from osbuild_pika.datadir import data_folder
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("devices", "schemas", "stages")
+FOLDERS = ("devices", "inputs", "mounts", "schemas", "sources", "stages")
 FIND = "from osbuild_pika.datadir import data_folder; print(data_folder({folder!r}))"
 
 

@@ -226,7 +226,9 @@ def shortened(answer: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize("path", sorted((DATA / "wire").glob("peer-*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((DATA / "wire").glob("peer-device*.json")), ids=lambda p: p.stem
+)
 def test_our_service_answers_the_recorded_requests(
     path: Path, service: tuple[_socket.socket, ServiceManager], tmp_path: Path
 ) -> None:

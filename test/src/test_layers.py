@@ -14,11 +14,12 @@ RUNGS = (
     {"engine", "upstream", "image", "incus", "service_managers"},
     {"monitor", "results"},
     {"lifecycle_service"},
-    {"devices", "inputs", "mounts"},
+    {"devices", "inputs", "mounts", "sources"},
+    {"loopback"},
     {"host"},
     {"inside"},
     {"wire", "follow", "text", "verify", "runs"},
-    {"lifecycle", "errors", "datadir"},
+    {"lifecycle", "errors", "datadir", "libc"},
 )
 # They run in guests, in sandboxes, or start often: the standard library only.
 STANDARD_LIBRARY_ONLY = {
@@ -28,7 +29,10 @@ STANDARD_LIBRARY_ONLY = {
     "host",
     "devices",
     "inputs",
+    "libc",
+    "loopback",
     "mounts",
+    "sources",
     "lifecycle_service",
     "runs",
 } | {"inside"}

@@ -13,6 +13,7 @@ from modules import FOLDERS, executables, meta
 ROOT = Path(__file__).parents[2]
 MODULES = [path for folder in FOLDERS for path in executables(folder)]
 # Without upstream's package and without ours installed, a module of the host starts all the same.
+NAMESAKES = ("inputs/org.osbuild.noop", "mounts/org.osbuild.noop")  # of a stage
 ALLOWED = sys.stdlib_module_names | {"osbuild_pika"}
 
 
@@ -23,7 +24,11 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_it_can_be_run(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0o111
-    assert path.read_bytes().startswith(b"#!/usr/bin/python3\n")
+    first = path.read_bytes().split(b"\n")[0]
+    # -S: who starts a host service says where the package is, and site costs 5 ms.
+    assert first == b"#!/usr/bin/python3" or (
+        first == b"#!/usr/bin/python3 -S" and path.parent.name != "stages"
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -53,5 +58,5 @@ def test_mypy_looks_at_all_of_them() -> None:
     settings.read(ROOT / "setup.cfg")
     patterns = settings["mypy"]["files"].replace("\n", "").split(",")
     seen = {path for pattern in patterns for path in ROOT.glob(pattern.strip())}
-    assert set(MODULES) <= seen
+    assert set(MODULES) - seen == {path for path in MODULES if name_of(path) in NAMESAKES}
     assert not [path for path in seen if path.name.endswith(".meta.json")]

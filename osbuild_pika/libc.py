@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 READ_ONLY, NO_SETUID, NO_DEVICES = 1, 2, 4
 
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _PR_SET_DUMPABLE = 4
-_OPENAT2, _MOUNT_SETATTR = 437, 442  # the same on every architecture
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442  # on every architecture
 _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "ppc64le": 271}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_AT_RECURSIVE = 0x8000
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+_MOUNT_ATTR_IDMAP = 0x100000
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -57,9 +59,13 @@ def unmount(target: str | Path) -> None:
     _check(_LIBC.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW), target)
 
 
-def syncfs(fd: int) -> None:
-    """Make all of the file system durable that an open file is on."""
-    _check(_LIBC.syncfs(fd))
+def sync_file_system(path: str | Path) -> None:
+    """Write all that a mounted file system holds back to its device. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(_LIBC.syncfs(fd), path)
+    finally:
+        os.close(fd)
 
 
 def restrict(target: str | Path, attributes: int) -> None:
@@ -70,13 +76,46 @@ def restrict(target: str | Path, attributes: int) -> None:
     wanted = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     _syscall(
         _MOUNT_SETATTR,
-        ctypes.c_int(-100),
+        ctypes.c_int(_AT_FDCWD),
         ctypes.c_char_p(os.fsencode(target)),
         ctypes.c_uint(_AT_RECURSIVE),
         ctypes.byref(wanted),
         ctypes.c_size_t(32),
         path=target,
     )
+
+
+def map_ids(target: str | Path, namespace: int) -> None:
+    """Show a mount's files with the ids that a user namespace (a descriptor) gives to them.
+
+    What uid 0 of the namespace writes belongs to uid 0 in the file system. The mount is replaced.
+    """
+    here = ctypes.c_char_p(os.fsencode(target))
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    tree = _syscall(_OPEN_TREE, ctypes.c_int(_AT_FDCWD), here, ctypes.c_uint(flags), path=target)
+    try:
+        wanted = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
+        _syscall(
+            _MOUNT_SETATTR,
+            ctypes.c_int(tree),
+            ctypes.c_char_p(b""),
+            ctypes.c_uint(_AT_EMPTY_PATH),
+            ctypes.byref(wanted),
+            ctypes.c_size_t(32),
+            path=target,
+        )
+        unmount(target)
+        _syscall(
+            _MOVE_MOUNT,
+            ctypes.c_int(tree),
+            ctypes.c_char_p(b""),
+            ctypes.c_int(_AT_FDCWD),
+            here,
+            ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
+            path=target,
+        )
+    finally:
+        os.close(tree)
 
 
 def open_in_root(root: str | Path, path: str, flags: int = os.O_PATH) -> int:
