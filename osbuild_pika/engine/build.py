@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,16 @@ class Build:
             self._out.source_finished(fetched)
             if not fetched.is_success:
                 raise fetching.SourceError(f"{source.type}: {fetching.first_error(fetched)}")
+            self._own(items)
+
+    def _own(self, checksums: Iterable[str]) -> None:
+        """Have fetched files belong to the namespace's root, as upstream's belong to root: a
+        stage that copies one keeps its owner."""
+        base = self._desk.namespace.ids.base
+        for checksum in checksums:
+            path = os.path.join(self._scratch.store.sources, checksum)
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, base, base, follow_symlinks=False)
 
     def make(self) -> None:
         """Run what is not in the store. Raises StageFailed, PikaError."""

@@ -167,6 +167,11 @@ class UserNamespace:
                 "/proc/self/uid_map and /proc/self/gid_map?"
             ) from error
 
+    @property
+    def path(self) -> str:
+        """What names it for other processes, while this one lives: /proc/PID/fd/N."""
+        return f"/proc/{os.getpid()}/fd/{self._fds[0]}"
+
     def enter_argv(self) -> list[str]:
         """What to put before a command that shall run as root inside.
 

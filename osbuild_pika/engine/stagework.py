@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osbuild_pika import mounts
 from osbuild_pika.devices import Device, DeviceManager
 from osbuild_pika.engine import area as areas
 from osbuild_pika.engine import running
@@ -72,7 +73,8 @@ def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
     path = desk.workspace / f"stage-{job.stage.id[:16]}"
     with areas.prepared(path, job.parts, desk.namespace.ids) as area, contextlib.ExitStack() as end:
         store_api = end.enter_context(StoreApi(area / "api/store", job.trees))
-        services = end.enter_context(ServiceManager(desk.service_output))
+        environment = {**os.environ, mounts.NAMESPACE: desk.namespace.path}
+        services = end.enter_context(ServiceManager(desk.service_output, environment=environment))
         given = _arguments(_Setting(desk, job, area, services, store_api, end))
         (area / "api/arguments").write_text(json.dumps(given))
         (area / "api/arguments").chmod(0o644)
@@ -100,7 +102,7 @@ def _arguments(at: _Setting) -> dict[str, Any]:
     inputs = {each.name: _map_input(at, each) for each in stage.inputs}
     manager = DeviceManager(at.services, str(at.area / "dev"), str(at.job.parts.tree))
     devices = {device.name: _open_device(at, device, manager) for device in stage.devices}
-    mounts = {mount.name: _mount(at, mount, devices) for mount in stage.mounts}
+    mounted = {mount.name: _mount(at, mount, devices) for mount in stage.mounts}
     meta: dict[str, Any] = {"id": stage.id}
     if stage.source_epoch is not None:
         meta["source-epoch"] = stage.source_epoch
@@ -109,7 +111,7 @@ def _arguments(at: _Setting) -> dict[str, Any]:
         "paths": {"devices": "/dev", "inputs": f"{INSIDE}/inputs", "mounts": f"{INSIDE}/mounts"},
         "devices": devices,
         "inputs": inputs,
-        "mounts": mounts,
+        "mounts": mounted,
         "options": stage.options,
         "meta": meta,
     }
