@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modules import checkout, executables, meta, plant, run, run_upstreams, snapshot
+from modules import FOLDERS, checkout, executables, meta, plant, run, run_upstreams, snapshot
 
 
 @pytest.fixture(name="tree")
@@ -76,12 +76,18 @@ def test_it_does_what_upstreams_stage_does(name: str, options: Any, tmp_path: Pa
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("path", executables("stages"), ids=lambda path: path.name)
+UPSTREAMS = [
+    path
+    for folder in FOLDERS
+    for path in executables(folder)
+    if not path.name.startswith("org.osbuild-pika.")
+]
+
+
+@pytest.mark.parametrize("path", UPSTREAMS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_options_are_upstreams(path: Path) -> None:
     """The schemas without their texts are equal, so they take the same options."""
-    theirs = checkout() / "stages" / path.name
-    if "osbuild-pika" in path.name:
-        pytest.skip("it is ours alone")
+    theirs = checkout() / path.parent.name / path.name
     for key in ("schema", "schema_2", "capabilities"):
         assert without_texts(meta(path).get(key)) == without_texts(meta(theirs).get(key))
 
