@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from osbuild_pika import runs
 from osbuild_pika.cli.osbuild import error_object_of
 from osbuild_pika.monitor import Record, Sink
 from osbuild_pika.monitor.choose import progress_sink
 from osbuild_pika.monitor.live import LiveProgress
+from osbuild_pika.results import past_durations
 from osbuild_pika.text import one_line
 
 MAX_SHOWN = 500  # characters of a message
@@ -44,7 +46,8 @@ class Watch:
     def __init__(self, progress: str, *others: Sink) -> None:
         self.refusal: Record | None = None
         self.exported: list[str] = []
-        self._sinks = (progress_sink(progress, sys.stderr), *others)
+        estimates = past_durations(runs.root())
+        self._sinks = (progress_sink(progress, sys.stderr, estimates), *others)
         self._live: LiveProgress | None = None
 
     def take(self, record: Record) -> None:

@@ -87,7 +87,7 @@ def _build(session: Session, out: Reporting) -> list[Export]:
             lambda argv, cwd, fds=(): run_inside([*space.enter_argv(), *argv], cwd, tuple(fds)),
             str(trees),
         )
-        store = Store(order.store, access, lambda line: out.tell("store.note", text=line))
+        store = Store(order.store, access, lambda line: out.service_output("store", line))
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
         digests = hostroot.digests(session.manifest, session.find)
