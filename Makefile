@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # What test/run needs beside Python: programs and the Debian package that holds each.
 TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
 	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd \
-	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk
+	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk \
+	openssl:openssl
 
 .PHONY: demo clean-demo test test-slow check lint bench
 

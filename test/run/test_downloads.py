@@ -4,6 +4,8 @@ import hashlib
 import http.server
 import json
 import os
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modules import needs
 
 from osbuild_pika import downloads
 from osbuild_pika.datadir import data_folder
@@ -266,6 +269,34 @@ def test_several_at_once(server: Server, fetch: Fetch) -> None:
 def test_a_proxy_is_asked(server: Server, fetch: Fetch) -> None:
     assert fetch("http://example.invalid/file", OSBUILD_SOURCES_CURL_PROXY=server.url)["success"]
     assert server.asked == [("http://example.invalid/file", "")]
+
+
+@pytest.fixture(name="keys")
+def fixture_keys(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    needs("openssl")
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", key, "-out", certificate]
+    subprocess.run([*words, *names, *files], check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["", "with a client's certificate"])
+def test_certificates(asks: bool, keys: tuple[str, str], server: Server, fetch: Fetch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*keys)
+    if asks:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(keys[0])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    item: dict[str, Any] = {"url": server.url.replace("http:", "https:") + "file"}
+    assert "certificate verify failed" in fetch({CHECKSUM: item})["output"]
+    variables = dict(zip(("CLIENT_CERT", "CLIENT_KEY", "CA_CERT"), (*keys, keys[0]), strict=True))
+    given = {f"OSBUILD_SOURCES_CURL_SSL_{name}": value for name, value in variables.items()}
+    assert fetch({CHECKSUM: {**item, "insecure": True}})["success"] is not asks
+    assert fetch({CHECKSUM: {**item, "secrets": {"name": "org.osbuild.mtls"}}}, **given)["success"]
 
 
 def test_what_is_no_ascii_is_escaped() -> None:
