@@ -157,7 +157,7 @@ class Build:
             }
             sources = os.path.join(self._scratch.store.directory, "sources")
             trees = Trees(shown, sources, str(scratch))
-            job = Job(planned.pipeline.name, stage, module, parts, trees)
+            job = Job(planned.pipeline.name, stage, module, parts, trees, is_ours)
             done = stagework.run_stage(self._desk, job, self._out.stage_output)
         failure = explain(done, self._desk.limits)
         self._out.stage_finished(planned, step, done, failure)

@@ -49,13 +49,17 @@ class Desk:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage to run. parts: what it sees of the host. trees: what its inputs may ask for."""
+    """One stage to run. parts: what it sees of the host. trees: what its inputs may ask for.
+
+    is_ours: it is one of our own modules.
+    """
 
     pipeline: str
     stage: Stage
     module: Module
     parts: areas.Parts
     trees: Trees
+    is_ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def _arguments(at: _Setting) -> dict[str, Any]:
     inputs = {each.name: _map_input(at, each) for each in stage.inputs}
     manager = DeviceManager(at.services, str(at.area / "dev"), str(at.job.parts.tree))
     devices = {device.name: _open_device(at, device, manager) for device in stage.devices}
+    if at.job.is_ours and DEVICE not in {device.type for device in stage.devices}:
+        devices[DEVICE] = _open_lifecycle(at, manager.devpath)  # our stages report unasked
     mounted = {mount.name: _mount(at, mount, devices) for mount in stage.mounts}
     meta: dict[str, Any] = {"id": stage.id}
     if stage.source_epoch is not None:
@@ -151,11 +157,15 @@ def _open_device(at: _Setting, device: Device, manager: DeviceManager) -> dict[s
     if device.type != DEVICE:
         module = at.desk.find("devices", device.type)
         return manager.argument(device, manager.open(device, str(module.executable)))
-    # One service keeps the whole run.
+    return _open_lifecycle(at, manager.devpath)
+
+
+def _open_lifecycle(at: _Setting, devpath: str) -> dict[str, Any]:
+    """Open the stage's end of the run's lifecycle: one service keeps the whole run."""
     stage = at.job.stage
     options = {"pipeline": at.job.pipeline, "stage": stage.type, "stage_id": stage.id}
-    reply = dict(at.desk.owner.open(manager.devpath, str(at.job.parts.tree), options))
-    at.end.callback(at.desk.owner.close, os.path.join(manager.devpath, reply["path"]))
+    reply = dict(at.desk.owner.open(devpath, str(at.job.parts.tree), options))
+    at.end.callback(at.desk.owner.close, os.path.join(devpath, reply["path"]))
     return {**reply, "path": os.path.join("/dev", reply["path"])}
 
 
