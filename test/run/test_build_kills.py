@@ -1,0 +1,94 @@
+"""Builds that are killed at any moment: a true end, nothing left, and the same tree afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import build_kills
+import builds
+import kills
+import pytest
+from build_kills import Killed
+from builds import Place, ended, manifest, sh
+
+from osbuild_pika.verify import verify
+
+QUICK = 15
+SLOW = int(os.environ.get("OSBUILD_PIKA_KILLS", "200"))
+AT_ONCE = 2
+SEED = os.environ.get("OSBUILD_PIKA_SEED", "1")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    builds.needs_root()
+    (tmp_path / "whole").mkdir()
+    return Place(tmp_path / "whole")
+
+
+def play(directory: Path, place: Place, count: int) -> None:
+    """Kill so many builds, and say what came of it."""
+    wanted, longest_s = build_kills.undisturbed(place)
+
+    def one(number: int) -> Killed:
+        path = directory / str(number)
+        killed = build_kills.play(path, f"{SEED} {number}", wanted, longest_s)
+        if not killed.faults:
+            shutil.rmtree(path)
+        return killed
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(one, range(count)))
+    ends = Counter(each.end or "no run" for each in found)
+    slowest = max(each.seconds for each in found)
+    told = ", ".join(f"{number} {end}" for end, number in ends.most_common())
+    stages = Counter(each.cached for each in found)
+    print(
+        f"\n{count} kills: {told}; {slowest:.2f} s at most; stages found: {sorted(stages.items())}"
+    )
+    wrong = [each for each in found if each.faults]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert ends["failed 137 engine.lost"] > count // 3
+
+
+def test_a_killed_build_ends_truly_and_goes_on(place: Place, tmp_path: Path) -> None:
+    play(tmp_path, place, QUICK)
+
+
+@pytest.mark.slow
+def test_many_killed_builds_end_truly_and_go_on(place: Place, tmp_path: Path) -> None:
+    play(tmp_path, place, SLOW)
+
+
+def test_a_build_that_is_killed_with_its_service_is_sealed_by_the_next(place: Place) -> None:
+    what = manifest(sh("echo one > one"), sh(f": {place.path}/; echo at work; sleep 600"))
+    with place.started(place.order(what)) as started:
+        started.until(lambda record: record.get("text") == "at work\n")
+        for pid in _services(place):
+            os.kill(pid, signal.SIGSTOP)  # it must not see the engine's death
+        started.process.kill()
+        started.process.wait()
+        for pid in _services(place):
+            os.kill(pid, signal.SIGKILL)
+        builds.wait_for(lambda: not build_kills.left_of(place), 5)
+    dead = place.path / "runs/test"
+    assert not (dead / "result.json").exists()
+    code, records = place.build(manifest(sh("echo one > one"), sh("true")), run="next")
+    assert code == 0, records
+    assert len(builds.named(records, "stage.cached")) == 1
+    assert ended(dead)["details"]["event"] == "engine.lost"
+    assert ended(dead)["status"] == "failed"
+    assert not verify(dead).faults
+    assert os.listdir(place.path / "store/tmp") == []
+
+
+def _services(place: Place) -> list[int]:
+    """The lifecycle services of a place's runs."""
+    name = b"devices/org.osbuild-pika.lifecycle"
+    pids = kills.processes_of(place.path)
+    return [pid for pid in pids if name in Path(f"/proc/{pid}/cmdline").read_bytes()]
