@@ -45,6 +45,8 @@ def manifest(*stages: dict[str, Any], **pipelines: list[dict[str, Any]]) -> dict
 class Place:
     """A store, runs and outputs of a test's own."""
 
+    python_path = str(ROOT)
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.modules = path / "modules"
@@ -54,6 +56,10 @@ class Place:
     def output(self) -> Path:
         """Where the pipeline `tree` is exported to."""
         return self.path / "out/tree"
+
+    def command(self, fd: int) -> list[str]:
+        """What runs a build and writes records to a descriptor."""
+        return [sys.executable, "-m", "osbuild_pika.engine", str(fd)]
 
     def order(self, what: dict[str, Any], **changes: Any) -> Order:
         fields: dict[str, Any] = {
@@ -74,11 +80,11 @@ class Place:
         reading, writing = os.pipe()
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": self.python_path,
             "OSBUILD_PIKA_RUNS": str(self.path / "runs"),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "osbuild_pika.engine", str(writing)],
+            self.command(writing),
             stdin=subprocess.PIPE,
             pass_fds=(writing,),
             env=environment,

@@ -119,7 +119,7 @@ def main() -> None:
         buildroot.prepare_etc(Path("/"), directory / "etc")
         buildroot.prepare_lib(directory / "lib")
     if job.user:
-        _become_user(job.user, directory)
+        become_user(job.user, directory)
     ids = namespace.become_root(namespace.find_ids())
     namespace.private_mounts()
     workspace = area.make_workspace()
@@ -178,8 +178,8 @@ def _run(job: Job, parts: Any, path: Path, users: Any) -> Result:
     return Result(**asdict(outcome), output="".join(pieces), meta=meta, seconds=SECONDS)
 
 
-def _become_user(name: str, directory: Path) -> None:
-    """Become a user who has subordinate ids, for this process only."""
+def become_user(name: str, directory: Path) -> None:
+    """Become a user who has subordinate ids, for this process only; the directory is its own."""
     from osbuild_pika import libc
     from osbuild_pika.engine import namespace
 
