@@ -1,4 +1,4 @@
-"""The way through, one function per arrow. Today: an order -> a build's records and end."""
+"""The way through, one function per arrow: a manifest -> a plan; an order -> a build's records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,40 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from osbuild_pika.engine.order import Order
 
+if TYPE_CHECKING:
+    from osbuild_pika.engine.manifest import Manifest
+
 TICK_S = 0.2  # how often who looks on may redraw
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked about a manifest. name: what it is called. runs: the root of earlier runs."""
+
+    name: str
+    exports: tuple[str, ...]
+    store: str
+    runs: str
+
+
+def plan_of(manifest: Manifest, wanted: Wanted, libdirs: tuple[Path, ...]) -> dict[str, Any]:
+    """What a build would do, as engine/reasons.py says it. Reads only. Raises InputError."""
+    from osbuild_pika.engine import hostroot, reasons
+    from osbuild_pika.engine.modules import standard
+    from osbuild_pika.engine.plan import plan
+    from osbuild_pika.engine.session import default_exports
+    from osbuild_pika.engine.store import lookup
+
+    digests = hostroot.digests(manifest, standard(libdirs).get)
+    exports = wanted.exports or default_exports(manifest)
+    planned = plan(manifest, exports, digests, lookup(wanted.store))
+    return reasons.describe(planned, wanted.name, reasons.earlier(wanted.runs, wanted.name))
 
 
 def build(

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,14 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("manifest", metavar="MANIFEST", type=click.Path())
-@click.option(
-    "-x",
-    "--export",
-    "exports",
-    metavar="PIPELINE",
-    multiple=True,
-    help="Export this pipeline's tree. Default: those that the manifest names, else its last.",
-)
+@building.exports
 @click.option(
     "-o",
     "--output",
@@ -89,14 +81,13 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
 
 
 def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
-    from osbuild_pika.engine.order import Order
+    from osbuild_pika.engine.order import Order, name_of
     from osbuild_pika.engine.reporting import run_name
 
-    name = "stdin" if manifest == "-" else manifest
     return Order(
         manifest=manifests.read(manifest).decode("utf-8", "surrogateescape"),
-        name=Path(name).name,
-        run=given["run"] or run_name(name),
+        name=name_of(manifest),
+        run=given["run"] or run_name(name_of(manifest)),
         store=given["store"],
         exports=given["exports"],
         output=given["output"],

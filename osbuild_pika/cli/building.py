@@ -27,6 +27,14 @@ def default_store() -> str:
     return os.path.join(cache, "osbuild-pika/store")
 
 
+exports: Callable[[Any], Any] = click.option(
+    "-x",
+    "--export",
+    "exports",
+    metavar="PIPELINE",
+    multiple=True,
+    help="Export this pipeline's tree. Default: those that the manifest names, else its last.",
+)
 store: Callable[[Any], Any] = click.option(
     "--store",
     metavar="DIR",

@@ -12,6 +12,7 @@ from osbuild_pika import lifecycle
 from osbuild_pika.cli.build import build
 from osbuild_pika.cli.check import check
 from osbuild_pika.cli.osbuild import osbuild
+from osbuild_pika.cli.plan import plan
 from osbuild_pika.cli.result import result
 from osbuild_pika.cli.runs import runs
 from osbuild_pika.cli.upstream import upstream
@@ -111,5 +112,5 @@ def lifecycle_verb(arguments: tuple[str, ...]) -> NoReturn:
     sys.exit(lifecycle.main(arguments, prog="osbuild-pika lifecycle"))
 
 
-for verb in (build, check, lifecycle_verb, osbuild, result, runs, upstream, watch):
+for verb in (build, check, lifecycle_verb, osbuild, plan, result, runs, upstream, watch):
     osbuild_pika.add_command(verb)

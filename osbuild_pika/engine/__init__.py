@@ -8,6 +8,8 @@ resolve.py    names in a manifest -> what they stand for
 schema.py     a document against the format and against the schemas of its modules
 rules.py      what is refused of what shall be built, though upstream lets it pass
 plan.py       what runs, in which order, what is cached, and why not
+reasons.py    what is different from an earlier run, in words; plan.json
+hostroot.py   digests of what ids do not cover: modules, the host as a build root
 
 Trees are kept:
 store.py      finished stages, kept as layers: look, pin, place, collect

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from osbuild_pika.datadir import data_folder
+from osbuild_pika.errors import PikaError
 
 KINDS = ("stages", "devices", "inputs", "mounts", "sources")
 # A name becomes a path: no slash, no dot in front.
@@ -82,6 +83,13 @@ class Modules:
         if (kind, name) not in self._found:
             self._found[kind, name] = self._load(kind, name)
         return self._found[kind, name]
+
+    def get(self, kind: str, name: str) -> Module:
+        """A module that a manifest's check has seen. Raises PikaError if it is gone."""
+        module = self.find(kind, name)
+        if module is None or not module.executable.is_file():
+            raise PikaError(f"{kind}/{name}: the module is gone")
+        return module
 
     def _load(self, kind: str, name: str) -> Module | None:
         for directory in self.directories:

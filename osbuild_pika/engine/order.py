@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 GIB = 1024**3
 
@@ -42,3 +43,8 @@ class Order:
         for name in ("exports", "libdirs"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
+
+
+def name_of(path: str) -> str:
+    """What the manifest in a file is called; "-" is the standard input."""
+    return "stdin" if path == "-" else Path(path).name

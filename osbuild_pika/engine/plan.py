@@ -7,6 +7,7 @@ and the code that runs; so what has a wanted key needs not be made again.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from osbuild_pika.engine.manifest import FROM_PIPELINE, FROM_SOURCE, Manifest, Pipeline, Stage
 from osbuild_pika.engine.manifest import digest as digest_of
@@ -26,6 +27,28 @@ class Digests:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What makes a stage's tree what it is.
+
+    below, build, read: the keys of the trees below and beside it; build is the digest of the
+    host's programs if it runs in none. read: by the pipeline's id. devices: ids. code: digests.
+    """
+
+    id: str
+    below: str | None
+    build: str
+    read: Mapping[str, str]
+    devices: Mapping[str, str]
+    code: Mapping[Use, str]
+
+    @cached_property
+    def key(self) -> str:
+        """What the stage's layer is kept under: 64 hex digits."""
+        code = list(self.code.values())
+        return digest_of(self.id, self.below, self.build, self.read, self.devices, code)
+
+
+@dataclass(frozen=True)
 class Step:
     """One stage of a plan.
 
@@ -34,10 +57,14 @@ class Step:
     """
 
     stage: Stage
-    key: str
+    parts: Parts
     is_cached: bool
     is_kept: bool
     why: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.parts.key
 
 
 @dataclass(frozen=True)
@@ -84,13 +111,13 @@ def plan(
     """
     names = tuple(dict.fromkeys(_export(manifest, wanted) for wanted in exports))
     by_id = _first_by_id(manifest.pipelines)
-    keys = _all_keys(manifest.pipelines, by_id, digests)
+    parts = _all_parts(manifest.pipelines, by_id, digests)
     drafts: dict[str, list[Step]] = {}
     needed = set(names)
     # Only earlier pipelines are referred to, so that backwards nothing is needed afterwards.
     for pipeline in reversed(manifest.pipelines):
         if pipeline.name in needed:
-            drafts[pipeline.name] = _steps(pipeline.stages, keys[pipeline.name], have)
+            drafts[pipeline.name] = _steps(pipeline.stages, parts[pipeline.name], have)
             running = [step.stage for step in drafts[pipeline.name] if not step.is_cached]
             needed |= {by_id[each] for stage in running for each in _trees(stage)}
     planned: list[PlannedPipeline] = []
@@ -121,31 +148,34 @@ def _first_by_id(pipelines: Sequence[Pipeline]) -> dict[str, str]:
     return found
 
 
-def _all_keys(
+def _all_parts(
     pipelines: Sequence[Pipeline], by_id: Mapping[str, str], digests: Digests
-) -> dict[str, list[str]]:
-    """The keys of the stages of every pipeline by the pipeline's name."""
-    keys: dict[str, list[str]] = {}
+) -> dict[str, list[Parts]]:
+    """The parts of the stages of every pipeline by the pipeline's name."""
+    parts: dict[str, list[Parts]] = {}
 
     def tree(pipeline_id: str) -> str:
-        return keys[by_id[pipeline_id]][-1]
+        return parts[by_id[pipeline_id]][-1].key
 
     for pipeline in pipelines:
-        found = keys[pipeline.name] = []
+        found = parts[pipeline.name] = []
         for stage in pipeline.stages:
-            below = found[-1] if found else None
-            found.append(_key(stage, below, tree, digests))
-    return keys
+            below = found[-1].key if found else None
+            found.append(_parts(stage, below, tree, digests))
+    return parts
 
 
-def _key(stage: Stage, below: str | None, tree: Callable[[str], str], digests: Digests) -> str:
-    build = tree(stage.build) if stage.build else digests.host_root
-    read = {each: tree(each) for each in _read(stage)}
-    # Upstream's id of a stage leaves them out, but a stage that formats another part of a file
-    # makes another tree.
-    devices = {each.name: each.id for each in stage.devices if each.type not in REPORTING}
-    code = [digests.modules[use] for use in uses(stage)]
-    return digest_of(stage.id, below, build, read, devices, code)
+def _parts(stage: Stage, below: str | None, tree: Callable[[str], str], digests: Digests) -> Parts:
+    return Parts(
+        id=stage.id,
+        below=below,
+        build=tree(stage.build) if stage.build else digests.host_root,
+        read={each: tree(each) for each in _read(stage)},
+        # Upstream's id of a stage leaves them out, but a stage that formats another part of a
+        # file makes another tree.
+        devices={each.name: each.id for each in stage.devices if each.type not in REPORTING},
+        code={use: digests.modules[use] for use in uses(stage)},
+    )
 
 
 def _read(stage: Stage) -> Iterator[str]:
@@ -160,24 +190,26 @@ def _trees(stage: Stage) -> set[str]:
     return {*_read(stage), *([stage.build] if stage.build else [])}
 
 
-def _steps(stages: Sequence[Stage], keys: Sequence[str], have: Callable[[str], bool]) -> list[Step]:
+def _steps(
+    stages: Sequence[Stage], parts: Sequence[Parts], have: Callable[[str], bool]
+) -> list[Step]:
     """What runs of one pipeline: everything from the first layer on that is not there.
 
     What lies above that is made again even if the store has it: it was made on another tree.
     """
     kept = [_is_kept(stages, index) for index in range(len(stages))]
     first = 0  # the first stage that runs
-    for index, key in enumerate(keys):
+    for index, each in enumerate(parts):
         if kept[index]:
-            if not have(key):
+            if not have(each.key):
                 break
             first = index + 1
     missing = "the store has no such layer"
     return [
-        Step(stage, key, True, is_kept)
+        Step(stage, each, True, is_kept)
         if index < first
-        else Step(stage, key, False, is_kept, missing if index == first else "stages below it run")
-        for index, (stage, key, is_kept) in enumerate(zip(stages, keys, kept, strict=True))
+        else Step(stage, each, False, is_kept, missing if index == first else "stages below it run")
+        for index, (stage, each, is_kept) in enumerate(zip(stages, parts, kept, strict=True))
     ]
 
 
@@ -204,7 +236,7 @@ def _settle(
                 break
             shared = index + 1
     steps = [
-        Step(step.stage, step.key, True, step.is_kept) if index < shared else step
+        Step(step.stage, step.parts, True, step.is_kept) if index < shared else step
         for index, step in enumerate(draft)
     ]
     before = {made_by[step.key] for step in steps if step.is_cached and step.key in made_by}

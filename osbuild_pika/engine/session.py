@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osbuild_pika import lifecycle
-from osbuild_pika.engine import area, hostroot
+from osbuild_pika.engine import area, hostroot, reasons
 from osbuild_pika.engine.build import Build, Export
 from osbuild_pika.engine.interrupts import Interrupts
 from osbuild_pika.engine.manifest import Manifest
-from osbuild_pika.engine.modules import Module, Modules
+from osbuild_pika.engine.modules import Modules
 from osbuild_pika.engine.namespace import Ids, UserNamespace
 from osbuild_pika.engine.order import Order
 from osbuild_pika.engine.owner import Owner
-from osbuild_pika.engine.plan import plan
+from osbuild_pika.engine.plan import Plan, plan
 from osbuild_pika.engine.reporting import Reporting, StageFailed
 from osbuild_pika.engine.running import Limits
 from osbuild_pika.engine.scratch import Scratch, run_inside, sweep
@@ -37,13 +37,6 @@ class Session:
     owner: Owner
     ids: Ids
     interrupts: Interrupts
-
-    def find(self, kind: str, name: str) -> Module:
-        """A module that the manifest's check has seen. Raises PikaError if it is gone."""
-        module = self.modules.find(kind, name)
-        if module is None or not module.executable.is_file():
-            raise PikaError(f"{kind}/{name}: the module is gone")
-        return module
 
 
 def run(session: Session, out: Reporting) -> int:
@@ -90,9 +83,10 @@ def _build(session: Session, out: Reporting) -> list[Export]:
         store = Store(order.store, access, lambda line: out.service_output("store", line))
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
-        digests = hostroot.digests(session.manifest, session.find)
+        digests = hostroot.digests(session.manifest, session.modules.get)
         exports = order.exports or default_exports(session.manifest)
         planned = plan(session.manifest, exports, digests, scratch.have)
+        _write_plan(session, planned)
         desk = Desk(
             space,
             workspace,
@@ -100,7 +94,7 @@ def _build(session: Session, out: Reporting) -> list[Export]:
             Limits(order.total_s, order.idle_s),
             session.interrupts.stop,
             order.term,
-            session.find,
+            session.modules.get,
             out.service_output,
         )
         work = Build(session.manifest, planned, scratch, desk, out)
@@ -118,6 +112,13 @@ def default_exports(manifest: Manifest) -> tuple[str, ...]:
     """What is built when nobody says: what the manifest's metadata name, else its last pipeline."""
     named = [each["name"] for each in manifest.metadata.get("exports", ())]
     return tuple(named or [each.name for each in manifest.pipelines[-1:]])
+
+
+def _write_plan(session: Session, planned: Plan) -> None:
+    """plan.json: what a later plan is compared with."""
+    owner, name = session.owner, session.order.name
+    earlier = reasons.earlier(os.path.dirname(owner.directory), name, owner.run)
+    reasons.write(owner.directory, reasons.describe(planned, name, earlier))
 
 
 def _write_facts(session: Session, out: Reporting, exports: Sequence[Export]) -> None:

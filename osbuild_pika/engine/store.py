@@ -230,6 +230,22 @@ class Store:
         return True
 
 
+def lookup(directory: str) -> Callable[[str], bool]:
+    """Says of a key whether a store has its tree. Only reads: nothing is made or pinned.
+
+    A store that is not there, or not ours to read, has nothing.
+    """
+    path = os.path.join(directory, "layers")
+
+    def have(key: str) -> bool:
+        try:
+            return bool(layers.chain(key, lambda each: layers.read(path, each)))
+        except Damaged:
+            return False
+
+    return have
+
+
 def _outside(base: int) -> int:
     """What an id of ours is called outside of our user namespace: the one on the disk."""
     with open("/proc/self/uid_map", encoding="ascii") as file:
