@@ -1,4 +1,7 @@
-"""The way through, one function per arrow: a manifest -> a plan; an order -> a build's records."""
+"""The way through, one function per arrow.
+
+A manifest -> a plan; an order -> a build's records and end.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbuild_pika.engine.order import Order
+from osbuild_pika.errors import HostError, describe_status
 
 if TYPE_CHECKING:
     from osbuild_pika.engine.manifest import Manifest
@@ -43,6 +47,21 @@ def plan_of(manifest: Manifest, wanted: Wanted, libdirs: tuple[Path, ...]) -> di
     exports = wanted.exports or default_exports(manifest)
     planned = plan(manifest, exports, digests, lookup(wanted.store))
     return reasons.describe(planned, wanted.name, reasons.earlier(wanted.runs, wanted.name))
+
+
+def chore(name: str, store: str, **more: Any) -> dict[str, Any]:
+    """Have a chore of engine/chores.py done; returns its answer. Raises HostError."""
+    command = [sys.executable, "-m", "osbuild_pika.engine", "chore"]
+    asked = json.dumps({"chore": name, "store": os.path.abspath(store), **more})
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise HostError(f"{name}: {last or describe_status(done.returncode)}") from None
+    if "error" in answer:
+        raise HostError(answer["error"])
+    return answer
 
 
 def build(

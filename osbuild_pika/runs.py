@@ -214,7 +214,7 @@ def seal(directory: str) -> bool:
     read or written here: it is left as it is.
     """
     try:
-        if not _is_unfinished(directory) or _lives(read_facts(directory).get("engine")):
+        if not _is_unfinished(directory) or lives(read_facts(directory).get("engine")):
             return False
         fd = _open_lock(directory)
         try:
@@ -272,7 +272,8 @@ def _is_unfinished(directory: str) -> bool:
     return status.st_mtime_ns < result.st_mtime_ns
 
 
-def _lives(engine: Any) -> bool:
+def lives(engine: Any) -> bool:
+    """Whether the engine that a run.json names is still that process."""
     try:
         pid, start_time, boot_id = (engine[field] for field in Engine._fields)
     except (TypeError, KeyError):

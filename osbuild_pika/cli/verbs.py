@@ -10,7 +10,10 @@ import click
 
 from osbuild_pika import lifecycle
 from osbuild_pika.cli.build import build
+from osbuild_pika.cli.cancel import cancel
 from osbuild_pika.cli.check import check
+from osbuild_pika.cli.doctor import doctor
+from osbuild_pika.cli.gc import gc
 from osbuild_pika.cli.osbuild import osbuild
 from osbuild_pika.cli.plan import plan
 from osbuild_pika.cli.result import result
@@ -112,5 +115,18 @@ def lifecycle_verb(arguments: tuple[str, ...]) -> NoReturn:
     sys.exit(lifecycle.main(arguments, prog="osbuild-pika lifecycle"))
 
 
-for verb in (build, check, lifecycle_verb, osbuild, plan, result, runs, upstream, watch):
+for verb in (
+    build,
+    cancel,
+    check,
+    doctor,
+    gc,
+    lifecycle_verb,
+    osbuild,
+    plan,
+    result,
+    runs,
+    upstream,
+    watch,
+):
     osbuild_pika.add_command(verb)

@@ -1,7 +1,8 @@
 """The build process: `python3 -m osbuild_pika.engine RECORDS_FD`, with an order on its input.
 
 It is a process of its own, so that nothing of it is left however it ends, and its caller never
-changes namespaces. Its exit status is the build's.
+changes namespaces. Its exit status is the build's. `python3 -m osbuild_pika.engine chore` does
+one of the chores of chores.py in the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from osbuild_pika import runs
-from osbuild_pika.engine import namespace, session
+from osbuild_pika.engine import chores, namespace, session
 from osbuild_pika.engine.interrupts import Interrupts
 from osbuild_pika.engine.load import load
 from osbuild_pika.engine.modules import standard
@@ -27,6 +28,8 @@ SERVICE_STOP_S = 15.0
 
 
 def main() -> int:
+    if sys.argv[1] == "chore":
+        return chores.main()
     fd = int(sys.argv[1])
     order = Order.decode(sys.stdin.buffer.read())
 

@@ -1,0 +1,68 @@
+"""`osbuild-pika cancel`: ask the engine of a run to end it."""
+
+import os
+import signal
+
+import click
+
+from osbuild_pika import runs
+from osbuild_pika.cli import places
+from osbuild_pika.cli.result import headline, wait
+from osbuild_pika.errors import ExitCode, InputError
+from osbuild_pika.text import one_line
+
+
+@click.command()
+@click.argument("run", metavar="[RUN|DIR]", required=False, type=click.Path())
+@click.option(
+    "--wait",
+    "wait_s",
+    metavar="TIME",
+    callback=places.parse_duration,
+    help="Wait so long for the run's end: 90s, 10m.",
+)
+def cancel(run: str | None, wait_s: float | None) -> None:
+    """End a run: its stage is stopped, what is finished stays in the store.
+
+    RUN: the id of a run, or its directory; the newest run if none is given. Its engine is sent
+    SIGTERM, but only if it is still the process that the run names.
+
+    Exits 0 if it was asked to end (with --wait: when it has ended), 1 if it had ended before, 124
+    if it had not when the wait was over.
+    """
+    directory = places.find(run)
+    if not _ask(directory):
+        runs.seal(directory)
+        name = os.path.basename(directory)
+        click.echo(one_line(f"osbuild-pika: {name} had ended before"), err=True)
+        click.get_current_context().exit(ExitCode.FAILED)
+    if wait_s is None:
+        return
+    seen = wait(directory, wait_s)
+    click.echo(headline(seen))
+    if seen.success is None:
+        click.get_current_context().exit(ExitCode.TIMED_OUT)
+
+
+def _ask(directory: str) -> bool:
+    """Send the signal; False if there is nobody to send it to."""
+    if os.path.lexists(os.path.join(directory, "result.json")):
+        return False
+    engine = runs.read_facts(directory).get("engine")
+    if not isinstance(engine, dict) or not runs.lives(engine):
+        return False
+    try:
+        fd = os.pidfd_open(engine["pid"])
+    except ProcessLookupError:
+        return False
+    try:
+        if not runs.lives(engine):  # the number may be another's since we looked
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        raise InputError(f"{one_line(directory)}: the run is another user's") from None
+    finally:
+        os.close(fd)
+    return True
