@@ -5,12 +5,14 @@ A manifest -> a plan; an order -> a build's records and end.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ from osbuild_pika.errors import HostError, describe_status
 if TYPE_CHECKING:
     from osbuild_pika.engine.manifest import Manifest
 
+# -P: nothing of the current directory, which may be anybody's.
+ENGINE = (sys.executable, "-P", "-m", "osbuild_pika.engine")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TICK_S = 0.2  # how often who looks on may redraw
 
 
@@ -49,11 +54,24 @@ def plan_of(manifest: Manifest, wanted: Wanted, libdirs: tuple[Path, ...]) -> di
     return reasons.describe(planned, wanted.name, reasons.earlier(wanted.runs, wanted.name))
 
 
+def _environment() -> dict[str, str]:
+    """Of the build process: it finds our package first, wherever that is."""
+    inherited = os.environ.get("PYTHONPATH")
+    path = [str(Path(__file__).parents[1]), *([inherited] if inherited else [])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
 def chore(name: str, store: str, **more: Any) -> dict[str, Any]:
     """Have a chore of engine/chores.py done; returns its answer. Raises HostError."""
-    command = [sys.executable, "-m", "osbuild_pika.engine", "chore"]
     asked = json.dumps({"chore": name, "store": os.path.abspath(store), **more})
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*ENGINE, "chore"],
+        input=asked,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -67,31 +85,33 @@ def chore(name: str, store: str, **more: Any) -> dict[str, Any]:
 def build(
     order: Order, take: Callable[[dict[str, Any]], None], tick: Callable[[], None] = lambda: None
 ) -> int:
-    """Build in a process of its own; returns its exit code (errors.ExitCode).
+    """Build in a process of its own; returns its exit code (errors.ExitCode, a shell's for a
+    build that was killed).
 
     take: is given each record (see monitor.py). tick: is called several times a second.
-    SIGINT and SIGTERM are the build's to handle while it runs: it ends what it does, and says so.
+    SIGINT and SIGTERM are given to the build while it runs: it ends what it does, and says so.
     """
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "osbuild_pika.engine", str(writing)]
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # Until the build can take them, signals wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writing,))
+        process = _start(writing)
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: process.send_signal(number))
     except BaseException:
         os.close(reading)
         raise
     finally:
         os.close(writing)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
-        # A terminal's Ctrl-C reaches the build by itself.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
-        if process.stdin:
-            process.stdin.write(order.encode())
-            process.stdin.close()
+        with contextlib.suppress(BrokenPipeError), process.stdin or contextlib.nullcontext():
+            if process.stdin:
+                process.stdin.write(order.encode())
         with open(reading, "rb", buffering=0) as pipe:
-            _relay(pipe.fileno(), take, tick)
-        return process.wait()
+            has_ended = _relay(pipe.fileno(), take, tick)
+        return _end(process.wait(), take, has_ended)
     except BaseException:
         process.terminate()  # our end of the records is closed, too
         process.wait()
@@ -101,14 +121,40 @@ def build(
             signal.signal(number, handler)
 
 
-def _relay(fd: int, take: Callable[[dict[str, Any]], None], tick: Callable[[], None]) -> None:
+def _start(records_fd: int) -> subprocess.Popen[bytes]:
+    """Start the build process, in a process group of its own: a terminal's Ctrl-C must not end
+    what it has to stop in order."""
+    return subprocess.Popen(
+        [*ENGINE, str(records_fd)],
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        pass_fds=(records_fd,),
+        process_group=0,
+    )
+
+
+def _end(status: int, take: Callable[[dict[str, Any]], None], has_ended: bool) -> int:
+    """The exit code for the process's status; tells an end that a killed build could not."""
+    code = 128 - status if status < 0 else status
+    if not has_ended:
+        message = f"the build process {describe_status(status)}"
+        end = {"success": False, "exit_code": code, "message": message, "reason": "engine.lost"}
+        take({"record": "build.finished", "time": time.time(), **end})
+    return code
+
+
+def _relay(fd: int, take: Callable[[dict[str, Any]], None], tick: Callable[[], None]) -> bool:
+    """Give records away until there are no more. Returns whether the last was the end."""
     rest = b""
+    has_ended = False
     while True:
         if select.select([fd], [], [], TICK_S)[0]:
             data = os.read(fd, 1 << 16)
             if not data:
-                return
+                return has_ended
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                take(json.loads(line))
+                record = json.loads(line)
+                has_ended = has_ended or record.get("record") in ("build.finished", "refused")
+                take(record)
         tick()

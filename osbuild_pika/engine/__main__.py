@@ -28,6 +28,7 @@ SERVICE_STOP_S = 15.0
 
 
 def main() -> int:
+    os.umask(0o022)  # what is made for stages is for nobody of the host: they must see it
     if sys.argv[1] == "chore":
         return chores.main()
     fd = int(sys.argv[1])

@@ -18,7 +18,7 @@ from typing import Any
 
 from osbuild_pika.engine import area as areas
 from osbuild_pika.engine import buildroot, fetching, stagework
-from osbuild_pika.engine.export import export_empty, export_tree
+from osbuild_pika.engine.export import export_empty, export_tree, make_parents
 from osbuild_pika.engine.manifest import Manifest
 from osbuild_pika.engine.plan import Plan, PlannedPipeline, Step
 from osbuild_pika.engine.reporting import Reporting, StageFailed, explain
@@ -54,7 +54,7 @@ class Build:
         self._out = out
         self._keys = _keys_by_id(plan)
         self._place = Path(scratch.directory)
-        self._roots: dict[str | None, tuple[Path, Path]] = {}
+        self._count = 0
 
     def fetch(self) -> None:
         """Get what stages will read. Raises SourceError after the first source that fails."""
@@ -66,7 +66,10 @@ class Build:
             items = {name: item for name, item in source.items.items() if name in wanted}
             module = self._desk.find("sources", source.type)
             self._out.source_started(source, len(items))
-            with ServiceManager(self._desk.service_output) as services:
+            with (
+                ServiceManager(self._desk.service_output) as services,
+                self._desk.interrupts.ending(services),
+            ):
                 fetched = fetching.fetch(
                     services,
                     dataclasses.replace(source, items=items),
@@ -142,9 +145,9 @@ class Build:
     ) -> Done:
         stage = step.stage
         module = self._desk.find("stages", stage.type)
-        var = self._place / f"var-{stage.id[:16]}"
+        self._count += 1  # an id may run twice: on another tree, or for a layer of its own
+        var, scratch = (self._place / f"{name}-{self._count}" for name in ("var", "scratch"))
         var.mkdir()
-        scratch = self._place / f"scratch-{stage.id[:16]}"
         scratch.mkdir()
         is_ours = module.directory == buildroot.modules_directory()
         lib = self._place / "lib" if is_ours else module.directory
@@ -165,26 +168,28 @@ class Build:
             raise StageFailed(planned.pipeline.name, stage, failure)
         return done
 
-    def export(self, output: str, is_forced: bool) -> list[Export]:
-        """Copy the trees of the wanted pipelines below `output`. Raises PikaError."""
-        done = []
+    def export(self, output: str, is_forced: bool) -> Iterator[Export]:
+        """Copy the trees of the wanted pipelines below `output`, one by one. Raises PikaError."""
         for planned in self._wanted():
             name = planned.pipeline.name
             path = os.path.join(os.path.abspath(output), name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
             self._out.export_started(name, path)
             if planned.steps:
                 export_tree(self._scratch, planned.steps[-1].key, path, is_forced)
             else:
                 export_empty(path, is_forced)
             self._out.export_finished(name, path)
-            done.append(Export(name, planned.pipeline.id, path))
-        return done
+            yield Export(name, planned.pipeline.id, path)
 
     def check_targets(self, output: str, is_forced: bool) -> None:
-        """Refuse, before any work, what an export would refuse. Raises InputError."""
-        for planned in self._wanted():
-            path = os.path.join(os.path.abspath(output), planned.pipeline.name)
+        """Make the directories of the exports, and refuse before any work what would be refused
+        afterwards. Raises InputError."""
+        names = [planned.pipeline.name for planned in self._wanted()]
+        for name in names:
+            within = [each for each in names if name.startswith(f"{each}/")]
+            if within:
+                raise InputError(f"export {name} would lie in the tree of the export {within[0]}")
+            path = make_parents(os.path.abspath(output), name)
             if os.path.lexists(path) and not is_forced:
                 raise InputError(f"{path} exists: give another name, or --force to replace it")
 
@@ -194,12 +199,12 @@ class Build:
 
 
 def _keys_by_id(plan: Plan) -> dict[str, str]:
-    """Id of a pipeline -> key of its tree."""
-    return {
-        planned.pipeline.id: planned.steps[-1].key
-        for planned in plan.pipelines
-        if planned.pipeline.id is not None
-    }
+    """Id of a pipeline -> key of its tree; of the first one with the id, as the plan's keys."""
+    keys: dict[str, str] = {}
+    for planned in plan.pipelines:
+        if planned.pipeline.id is not None:
+            keys.setdefault(planned.pipeline.id, planned.steps[-1].key)
+    return keys
 
 
 def _groups(steps: tuple[Step, ...]) -> Iterator[list[Step]]:

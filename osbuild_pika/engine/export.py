@@ -35,6 +35,28 @@ def export_tree(scratch: Scratch, key: str, target: str, force: bool = False) ->
         _name(new, target, force)
 
 
+def make_parents(output: str, name: str) -> str:
+    """Make the directory `output`, and below it those that lead to an export's name.
+
+    An output that is made is its owner's alone: exported trees can hold set-uid programs. What is
+    a link below it was not made by us. Returns the export's path. Raises InputError.
+    """
+    try:
+        os.makedirs(os.path.dirname(output), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(output, 0o700)
+        path = output
+        for part in name.split("/")[:-1]:
+            path = os.path.join(path, part)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o755)
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                raise InputError(f"{path} is no directory: exports cannot lie below it")
+        return os.path.join(path, name.split("/")[-1])
+    except OSError as error:
+        raise InputError(f"cannot export to {output}: {error.strerror}") from None
+
+
 def export_empty(target: str, force: bool = False) -> None:
     """Make the empty directory that a pipeline without stages is."""
     _refuse(target, force)

@@ -18,6 +18,8 @@ _DATABASES = (
     "var/lib/rpm/rpmdb.sqlite",
     "var/lib/pacman/local/ALPM_DB_VERSION",
 )
+# What our inputs, devices and mounts import beside that.
+_OF_SERVICES = ("devices.py", "inputs.py", "mounts.py", "loopback.py", "libc.py", "host.py")
 
 
 def digest(root: Path = Path("/")) -> str:
@@ -33,20 +35,25 @@ def digest(root: Path = Path("/")) -> str:
 def digests(manifest: Manifest, find: Callable[[str, str], Module]) -> Digests:
     """Digests of all that builds a manifest. find: finds a module of a kind."""
     used = {use for each in manifest.pipelines for stage in each.stages for use in uses(stage)}
-    inside = _inside()
+    libraries: dict[Path, str] = {}  # a change of one may change what each of its modules does
     modules = {}
     for use in sorted(used):
         module = find(*use)
-        is_ours = module.directory == buildroot.modules_directory()
-        modules[use] = module.digest() + (inside if is_ours else "")
+        if module.directory not in libraries:
+            libraries[module.directory] = _library(module.directory)
+        modules[use] = module.digest() + libraries[module.directory]
     return Digests(digest(), modules)
 
 
-def _inside() -> str:
-    """Of what our modules can import: a change of it may change what each of them does."""
+def _library(directory: Path) -> str:
+    """Of what the modules of a directory can import from there; of ours, from the package."""
+    if directory == buildroot.modules_directory():
+        paths = [buildroot.PACKAGE / name for name in (*buildroot.INSIDE, *_OF_SERVICES)]
+    else:
+        packages = sorted(file.parent for file in directory.glob("*/__init__.py"))
+        paths = [*sorted(directory.glob("*.py")), *packages]
     known = hashlib.sha256()
-    for name in buildroot.INSIDE:
-        path = buildroot.PACKAGE / name
+    for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             known.update(hashlib.sha256(file.read_bytes()).digest())
     return known.hexdigest()

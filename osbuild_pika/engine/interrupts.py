@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 from osbuild_pika.engine.running import Stop
 from osbuild_pika.errors import ExitCode
+from osbuild_pika.host import ServiceManager
 
 
 class Interrupts:
@@ -14,12 +17,26 @@ class Interrupts:
     def __init__(self) -> None:
         self.stop = Stop()
         self.number = 0
+        self._services: list[ServiceManager] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
     def _take(self, number: int, _: object) -> None:
         self.number = self.number or number
         self.stop.ask()
+        for services in self._services:
+            for client in services.services.values():
+                client.process.kill()
+
+    @contextlib.contextmanager
+    def ending(self, services: ServiceManager) -> Iterator[None]:
+        """Inside the block a signal kills these services: their answers are not waited for."""
+        self._services.append(services)
+        try:
+            yield
+        finally:
+            self._services.remove(services)
 
     def ask(self, number: int) -> None:
         """As if this signal had come, unless one has."""

@@ -12,6 +12,8 @@ from osbuild_pika.host import ServiceManager
 
 DEVICE = "org.osbuild-pika.lifecycle"
 CALL_TIMEOUT_S = 60.0  # an answer means synced
+MOST = 64  # events of one call: a batch of the lifecycle has 256 KiB at most
+MAX_MESSAGE = 4000  # characters
 
 
 class Owner:
@@ -40,8 +42,8 @@ class Owner:
 
     def tell_all(self, events: list[dict[str, Any]]) -> None:
         """Report events (made by `event`) in one go. None is fine."""
-        for first in range(0, len(events), 256):
-            self._call("events", {"items": events[first : first + 256]})
+        for first in range(0, len(events), MOST):
+            self._call("events", {"items": events[first : first + MOST]})
 
     def open(self, devpath: str, tree: str, options: Mapping[str, Any]) -> Any:
         """Open the lifecycle device of a stage; returns the service's reply."""
@@ -65,4 +67,4 @@ class Owner:
 def event(name: str, message: str, **details: Any) -> dict[str, Any]:
     """One event for `tell_all`; details that are None are left out."""
     known = {key: value for key, value in details.items() if value is not None}
-    return {"message": message, "details": {**known, "event": name}}
+    return {"message": message[:MAX_MESSAGE], "details": {**known, "event": name}}

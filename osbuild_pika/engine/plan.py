@@ -31,7 +31,8 @@ class Parts:
     """What makes a stage's tree what it is.
 
     below, build, read: the keys of the trees below and beside it; build is the digest of the
-    host's programs if it runs in none. read: by the pipeline's id. devices: ids. code: digests.
+    host's programs if it runs in none. read: by the pipeline's id. devices,
+    mounts: ids by the names that the stage knows them by. code: digests.
     """
 
     id: str
@@ -39,13 +40,15 @@ class Parts:
     build: str
     read: Mapping[str, str]
     devices: Mapping[str, str]
+    mounts: Mapping[str, str]
     code: Mapping[Use, str]
 
     @cached_property
     def key(self) -> str:
         """What the stage's layer is kept under: 64 hex digits."""
         code = list(self.code.values())
-        return digest_of(self.id, self.below, self.build, self.read, self.devices, code)
+        beside = [self.read, self.devices, self.mounts]
+        return digest_of(self.id, self.below, self.build, beside, code)
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ def _parts(stage: Stage, below: str | None, tree: Callable[[str], str], digests:
         # Upstream's id of a stage leaves them out, but a stage that formats another part of a
         # file makes another tree.
         devices={each.name: each.id for each in stage.devices if each.type not in REPORTING},
+        mounts={each.name: each.id for each in stage.mounts},
         code={use: digests.modules[use] for use in uses(stage)},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,8 @@ from osbuild_pika.engine.stagework import Done
 from osbuild_pika.errors import ExitCode, PikaError, describe_status
 from osbuild_pika.text import one_line
 
+MAX_MESSAGE = 4000  # characters
+MAX_LOG = 256 * 1024 * 1024  # characters of a stage's output that are kept
 MAX_OUTPUT = 4 * 1024 * 1024  # characters of a stage's output that its last record holds
 SIGNALLED = 128  # what a shell adds to the number of a signal
 
@@ -81,7 +84,7 @@ class Reporting:
         self._owner = owner
         self._lock = threading.Lock()
         self._output: list[str] = []
-        self._size = 0
+        self._size = self._logged = 0
         self._log: TextIO | None = None
         self._number = 0
         self._begun: list[dict[str, Any]] = []  # an event that goes with the next ones
@@ -131,8 +134,8 @@ class Reporting:
         source = fetched.source
         results = [
             {
-                "checksum": (each.get("metadata") or {}).get("checksum"),
-                "is_cached": bool((each.get("metadata") or {}).get("cached")),
+                "checksum": _metadata(each).get("checksum"),
+                "is_cached": bool(_metadata(each).get("cached")),
                 "error": each.get("error") or "",
             }
             for each in fetched.results
@@ -151,7 +154,7 @@ class Reporting:
             duration_s=fetched.duration_s,
         )
         name = "source.finished" if fetched.is_success else "source.failed"
-        message = source.type if fetched.is_success else first_error(fetched)
+        message = source.type if fetched.is_success else first_error(fetched)[:MAX_MESSAGE]
         self._owner.tell(name, one_line(message), duration_s=round(fetched.duration_s, 3))
 
     # --- pipelines and stages --------------------------------------------------------------------
@@ -176,7 +179,7 @@ class Reporting:
         directory = Path(self._owner.directory) / "log"
         directory.mkdir(exist_ok=True)
         self._log = open(directory / name, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._output, self._size = [], 0
+        self._output, self._size, self._logged = [], 0, 0
         self.tell(
             "stage.started",
             **_place(planned, step),
@@ -190,19 +193,26 @@ class Reporting:
         self._flush()
 
     def stage_output(self, text: str) -> None:
-        if self._log is not None:
-            self._log.write(text)
-            self._log.flush()
+        self._keep(text)
         if self._size < MAX_OUTPUT:
             self._output.append(text[: MAX_OUTPUT - self._size])
             self._size += len(text)
         self.tell("stage.output", text=text)
 
+    def _keep(self, text: str) -> None:
+        """Write output to the log; what finds no room there is lost, the build is not."""
+        self._logged += len(text)
+        if self._log is not None and self._logged <= MAX_LOG:
+            with contextlib.suppress(OSError):
+                self._log.write(text)
+                self._log.flush()
+
     def stage_finished(
         self, planned: PlannedPipeline, step: Step, done: Done, failure: Failure | None
     ) -> None:
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):
+                self._log.close()
         duration_s = done.outcome.duration_s
         self.tell(
             "stage.finished",
@@ -255,6 +265,7 @@ class Reporting:
 
     def build_finished(self, exit_code: int, message: str, name: str) -> None:
         """Say how the build ended, to the lifecycle first."""
+        message = one_line(message, MAX_MESSAGE)
         self._flush()
         self._owner.end(exit_code, message, {"event": name})
         self.tell(
@@ -264,6 +275,12 @@ class Reporting:
             message=message,
             reason=name,
         )
+
+
+def _metadata(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of one item of a source's reply."""
+    found = result.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def _place(planned: PlannedPipeline, step: Step) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def run(session: Session, out: Reporting) -> int:
     """Build, and end the run. Returns the exit code."""
     exports: list[Export] = []
     try:
-        exports = _build(session, out)
+        _build(session, out, exports)
         code, message, name = 0, _success(session.order, exports), "build.completed"
     except StageFailed as error:
         code, message, name = error.failure.exit_code, str(error), "build.failed"
@@ -57,7 +57,8 @@ def run(session: Session, out: Reporting) -> int:
     if session.interrupts.number and code:
         code, name = session.interrupts.exit_code, "interrupted"
         message = f"interrupted by {session.interrupts.signal_name}"
-    _write_facts(session, out, exports)
+    with contextlib.suppress(OSError):  # the end is told also where the disk is full
+        _write_facts(session, out, exports)
     out.build_finished(int(code), message, name)
     return int(code)
 
@@ -67,7 +68,8 @@ def _success(order: Order, exports: Sequence[Export]) -> str:
     return f"built {order.name}" + (f"; exported to {places}" if places else "")
 
 
-def _build(session: Session, out: Reporting) -> list[Export]:
+def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
+    """Build. exports: gets those that are done."""
     order, owner = session.order, session.owner
     _write(owner.directory, "manifest.json", order.manifest)
     with contextlib.ExitStack() as stack:
@@ -84,15 +86,15 @@ def _build(session: Session, out: Reporting) -> list[Export]:
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
         digests = hostroot.digests(session.manifest, session.modules.get)
-        exports = order.exports or default_exports(session.manifest)
-        planned = plan(session.manifest, exports, digests, scratch.have)
+        wanted = order.exports or default_exports(session.manifest)
+        planned = plan(session.manifest, wanted, digests, scratch.have)
         _write_plan(session, planned)
         desk = Desk(
             space,
             workspace,
             owner,
             Limits(order.total_s, order.idle_s),
-            session.interrupts.stop,
+            session.interrupts,
             order.term,
             session.modules.get,
             out.service_output,
@@ -103,9 +105,9 @@ def _build(session: Session, out: Reporting) -> list[Export]:
         out.build_started(order.name, planned)
         work.fetch()
         work.make()
-        done = work.export(order.output, order.is_forced) if order.output is not None else []
+        if order.output is not None:
+            exports.extend(work.export(order.output, order.is_forced))
         scratch.gc(order.max_bytes)
-        return done
 
 
 def default_exports(manifest: Manifest) -> tuple[str, ...]:

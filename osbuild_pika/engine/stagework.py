@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osbuild_pika import mounts
+from osbuild_pika import lifecycle, mounts
 from osbuild_pika.devices import Device, DeviceManager
 from osbuild_pika.engine import area as areas
 from osbuild_pika.engine import running
+from osbuild_pika.engine.interrupts import Interrupts
 from osbuild_pika.engine.manifest import FROM_PIPELINE, Input, Mount, Stage
 from osbuild_pika.engine.modules import Module
 from osbuild_pika.engine.namespace import UserNamespace
 from osbuild_pika.engine.owner import DEVICE, Owner
-from osbuild_pika.engine.running import Limits, Outcome, Stop
+from osbuild_pika.engine.running import Limits, Outcome
 from osbuild_pika.engine.sandbox import Sandbox
 from osbuild_pika.engine.storeapi import StoreApi, Trees
 from osbuild_pika.errors import PikaError
@@ -41,7 +42,7 @@ class Desk:
     workspace: Path
     owner: Owner
     limits: Limits
-    stop: Stop
+    interrupts: Interrupts
     term: str
     find: Callable[[str, str], Module]
     service_output: Callable[[str, str], None]
@@ -79,13 +80,14 @@ def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
         store_api = end.enter_context(StoreApi(area / "api/store", job.trees))
         environment = {**os.environ, mounts.NAMESPACE: desk.namespace.path}
         services = end.enter_context(ServiceManager(desk.service_output, environment=environment))
-        given = _arguments(_Setting(desk, job, area, services, store_api, end))
+        with desk.interrupts.ending(services):
+            given = _arguments(_Setting(desk, job, area, services, store_api, end))
         (area / "api/arguments").write_text(json.dumps(given))
         (area / "api/arguments").chmod(0o644)
         module = job.module
         epoch = job.stage.source_epoch
         sandbox = Sandbox(area, job.stage.type, module.capabilities, epoch, desk.term)
-        outcome = running.run(desk.namespace, sandbox, on_output, desk.limits, desk.stop)
+        outcome = running.run(desk.namespace, sandbox, on_output, desk.limits, desk.interrupts.stop)
         return _read_metadata(area / "meta", outcome)
 
 
@@ -201,8 +203,10 @@ def _read_metadata(path: Path, outcome: Outcome) -> Done:
     if len(data) > MAX_METADATA:
         return Done(outcome, fault=f"the metadata have more than {MAX_METADATA} bytes")
     try:
-        return Done(outcome, json.loads(data))
-    except (ValueError, RecursionError) as error:
+        metadata = json.loads(data)
+        lifecycle.check_details(metadata)  # its depth, and what is no JSON for all
+        return Done(outcome, metadata)
+    except (ValueError, RecursionError, lifecycle.LifecycleError) as error:
         return Done(outcome, fault=f"the metadata are not JSON: {error}"[:200])
 
 
