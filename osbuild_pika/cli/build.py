@@ -11,7 +11,7 @@ import click
 from osbuild_pika.cli import building, manifests
 from osbuild_pika.cli.places import parse_duration
 from osbuild_pika.errors import ExitCode
-from osbuild_pika.monitor.choose import MODES
+from osbuild_pika.monitor.choose import MODES, progress_sink
 from osbuild_pika.text import one_line
 
 if TYPE_CHECKING:
@@ -62,11 +62,13 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     Exits 0, 1 if the build failed, 2 for a bad manifest, 3 if this host or a source does not do,
     124 after a time-out, 130 or 143 when interrupted.
     """
-    from osbuild_pika import pipeline
+    from osbuild_pika import pipeline, runs
     from osbuild_pika.monitor.result import ResultCollector
+    from osbuild_pika.results import past_durations
 
     collector = ResultCollector()
-    watch = building.Watch(progress, collector)
+    sink = progress_sink(progress, sys.stderr, past_durations(runs.root()))
+    watch = building.Watch(sink, collector)
     code = pipeline.build(_order(manifest, given), watch.take, watch.tick)
     watch.close()
     if watch.refusal is not None:
@@ -89,7 +91,7 @@ def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
         name=name_of(manifest),
         run=given["run"] or run_name(name_of(manifest)),
         store=given["store"],
-        exports=given["exports"],
+        exports=given["exports"] or None,
         output=given["output"],
         libdirs=tuple(os.path.abspath(each) for each in given["libdirs"]),
         total_s=given["stage_timeout"],

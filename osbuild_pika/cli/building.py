@@ -2,18 +2,14 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from osbuild_pika import runs
-from osbuild_pika.cli.osbuild import error_object_of
+from osbuild_pika.cli.manifests import error_object_of
 from osbuild_pika.monitor import Record, Sink
-from osbuild_pika.monitor.choose import progress_sink
 from osbuild_pika.monitor.live import LiveProgress
-from osbuild_pika.results import past_durations
 from osbuild_pika.text import one_line
 
 MAX_SHOWN = 500  # characters of a message
@@ -46,16 +42,16 @@ store: Callable[[Any], Any] = click.option(
 
 
 class Watch:
-    """Shows a build's records on stderr; gives them to other sinks, too.
+    """Gives a build's records to sinks.
 
-    refusal: the record of a build that was not begun. exported: paths.
+    refusal: the record of a build that was not begun. exported: paths. message: of its end.
     """
 
-    def __init__(self, progress: str, *others: Sink) -> None:
+    def __init__(self, *sinks: Sink) -> None:
         self.refusal: Record | None = None
         self.exported: list[str] = []
-        estimates = past_durations(runs.root())
-        self._sinks = (progress_sink(progress, sys.stderr, estimates), *others)
+        self.message = ""
+        self._sinks = sinks
         self._live: LiveProgress | None = None
 
     def take(self, record: Record) -> None:
@@ -65,8 +61,15 @@ class Watch:
             self.exported.append(str(record.get("path")))
         elif record.get("record") == "build.started":
             self._live = LiveProgress(str(record.get("directory")))
+        elif record.get("record") == "build.finished":
+            self.message = str(record.get("message"))
         for sink in self._sinks:
             sink.take(record)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it came so far that something was planned."""
+        return self._live is not None
 
     def tick(self) -> None:
         for record in self._live.poll() if self._live else ():

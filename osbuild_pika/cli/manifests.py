@@ -1,7 +1,7 @@
 """What the verbs that read a manifest have in common."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +29,13 @@ def read(path: str) -> bytes:
         raise InputError(f"{one_line(path)}: {error.strerror}") from None
     except ValueError as error:  # a null byte in the path
         raise InputError(f"{one_line(path)}: {error}") from None
+
+
+def error_object_of(faults: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Upstream's form of what is wrong with a manifest. faults: with message and path."""
+    return {
+        "type": "https://osbuild.org/validation-error",
+        "title": "JSON Schema validation failed",
+        "success": False,
+        "errors": [{"message": each["message"], "path": each["path"]} for each in faults],
+    }

@@ -14,7 +14,7 @@ GIB = 1024**3
 class Order:
     """manifest: its text. name: what it is called in messages. run: name of the run.
 
-    exports: pipelines, by name or id; none: those that the manifest names, else its last one.
+    exports: pipelines, by name or id; None: those that the manifest names, else its last one.
     With `output` their trees are copied below it. output, store: directories. libdirs: module
     directories, before ours. total_s, idle_s: limits of each stage in seconds. is_forced: replace
     what is exported already. is_copied: no overlay mounts. max_bytes: what the store may keep.
@@ -24,7 +24,7 @@ class Order:
     name: str
     run: str
     store: str
-    exports: tuple[str, ...] = ()
+    exports: tuple[str, ...] | None = None
     output: str | None = None
     libdirs: tuple[str, ...] = ()
     total_s: float | None = None
@@ -41,7 +41,7 @@ class Order:
     def decode(cls, data: bytes) -> Order:
         fields = json.loads(data)
         for name in ("exports", "libdirs"):
-            fields[name] = tuple(fields[name])
+            fields[name] = None if fields[name] is None else tuple(fields[name])
         return cls(**fields)
 
 

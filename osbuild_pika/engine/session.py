@@ -86,7 +86,7 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
         digests = hostroot.digests(session.manifest, session.modules.get)
-        wanted = order.exports or default_exports(session.manifest)
+        wanted = default_exports(session.manifest) if order.exports is None else order.exports
         planned = plan(session.manifest, wanted, digests, scratch.have)
         _write_plan(session, planned)
         desk = Desk(
