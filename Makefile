@@ -8,13 +8,17 @@ TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkf
 	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd \
 	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk \
 	openssl:openssl
+DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools
 
 .PHONY: demo clean-demo test test-slow check lint bench
 
-demo: $(VENV)/.installed ## a run is written by several processes, one is killed, and it is followed and checked
+demo: $(VENV)/.installed ## build a small image three times, then a run of which a writer is killed
+	@.ci/packages $(DEMO_PROGRAMS)
 	@$(BIN)/python examples/demo.py
 
-clean-demo: ## undo `make demo`
+clean-demo: ## undo `make demo`; the store's files can belong to subordinate ids
+	@if [ -d demo/store ] && [ -x $(BIN)/osbuild-pika ]; then \
+		OSBUILD_PIKA_RUNS=demo/runs $(BIN)/osbuild-pika gc --store demo/store --max-size 0; fi
 	rm -rf demo
 
 test: $(VENV)/.installed lint ## everything that ends in minutes; root runs more of it

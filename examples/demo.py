@@ -1,91 +1,89 @@
-"""Several processes write one run; one of them is killed on the way; you watch it live.
+"""Build examples/hello.json three times: from nothing, from the cache, its last stage edited.
 
-usage: demo.py [DIRECTORY]   (default: demo/run below the current directory; made anew)
+usage: demo.py [DIRECTORY]   (default: demo below the current directory)
 
-Shows what the lifecycle writer promises: what was acknowledged is in events.jsonl, once and in
-order, whoever dies; and `osbuild-pika check` finds nothing wrong.
+Then the lifecycle alone: examples/lifecycle.py. Everything lies in DIRECTORY: the store, the runs
+and what is exported. No root is needed where an ordinary user has subordinate ids.
 """
 
 import json
+import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from osbuild_pika.lifecycle import Journal
-
-COMMAND = str(Path(sys.executable).with_name("osbuild-pika"))
-WORKERS = 3
-STEPS = 8
-STEP_S = 0.25
-KILLED = 1
-KILL_AFTER_S = 1.0
+HERE = Path(__file__).parent
+COMMAND = [sys.executable, "-c", "from osbuild_pika.cli import main; main()"]
+NOT_FIT = 3
 
 
-def work(directory: str, number: int) -> None:
-    """One process of the run: does its steps and says after each which seq it was promised."""
-    with Journal(directory, strict=True) as journal:
-        for step in range(1, STEPS + 1):
-            facts = {"event": "stage.progress", "stage": f"worker-{number}", "unit": "steps"}
-            details = {**facts, "done": step, "total": STEPS}
-            print(journal.append("provisioning", f"worker {number} works", details), flush=True)
-            time.sleep(STEP_S)
+class Demo:
+    """What is shown, in a directory of its own."""
 
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {
+            **os.environ,
+            "OSBUILD_PIKA_STORE": str(directory / "store"),
+            "OSBUILD_PIKA_RUNS": str(directory / "runs"),
+        }
 
-def start(directory: Path, number: int) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, str(directory), str(number)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def call(self, *arguments: str) -> int:
+        """Run a command line of osbuild-pika, and show it."""
+        say(f"osbuild-pika {' '.join(arguments)}")
+        command = [*COMMAND, *arguments]
+        return subprocess.run(command, env=self.environment, check=False).returncode
+
+    def build(self, manifest: Path) -> int:
+        return self.call("build", str(manifest), "--output", str(self.directory), "--force")
+
+    def edited(self) -> Path:
+        """The manifest with another compression in its last stage."""
+        manifest = json.loads((HERE / "hello.json").read_text())
+        options = manifest["pipelines"][-1]["stages"][-1]["options"]
+        options["compression"] = {"method": "xz"}
+        path = self.directory / "hello.json"
+        path.write_text(json.dumps(manifest, indent=2) + "\n")
+        return path
 
 
 def say(text: str) -> None:
-    print(f"-- {text}", file=sys.stderr, flush=True)
+    print(f"\n-- {text}", file=sys.stderr, flush=True)
 
 
-def run_workers(directory: Path) -> list[int]:
-    """Start the workers, kill one, wait for the rest. Returns all seqs that were acknowledged."""
-    workers = [start(directory, number) for number in range(WORKERS)]
-    try:
-        time.sleep(KILL_AFTER_S)
-        say(f"kill -9 of worker {KILLED} (pid {workers[KILLED].pid})")
-        workers[KILLED].send_signal(signal.SIGKILL)
-        return [int(line) for worker in workers for line in worker.communicate()[0].split()]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+def show_builds(demo: Demo) -> int:
+    original = HERE / "hello.json"
+    say("from nothing: each stage runs in a sandbox, and is kept")
+    code = demo.build(original)
+    if code == 0:
+        say("again: nothing has to run")
+        code = demo.build(original)
+    if code == 0:
+        say("the last stage is edited: only that one runs")
+        edited = demo.edited()
+        code = demo.call("plan", str(edited)) or demo.build(edited)
+    return code or demo.call("result") or demo.call("runs")
 
 
 def main(directory: Path) -> int:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    say(f"osbuild-pika watch {directory}")
-    watcher = subprocess.Popen([COMMAND, "watch", str(directory)])
-    try:
-        with Journal(directory, strict=True) as journal:
-            journal.write_status("requested", "accepted", {"event": "build.accepted"})
-            journal.append("requested", "accepted", {"event": "build.accepted"})
-            journal.write_status("provisioning", f"{WORKERS} workers")
-            promised = run_workers(directory)
-            message = f"worker {KILLED} was killed"
-            journal.finish("failed", 137, message, {"event": "stage.failed"})
-        watcher.wait(timeout=30)
-    finally:
-        watcher.kill()
-        watcher.wait()
-    found = {json.loads(line)["seq"] for line in (directory / "events.jsonl").open("rb")}
-    lost = set(promised) - found
-    say(f"{len(promised)} events of workers were acknowledged, {len(lost)} of them are lost")
-    say(f"osbuild-pika check {directory}")
-    return subprocess.run([COMMAND, "check", str(directory)], check=False).returncode or bool(lost)
+    directory.mkdir(parents=True, exist_ok=True)
+    demo = Demo(directory.absolute())
+    for name in ("runs", "image"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    code = demo.call("doctor")
+    if code == 0:
+        # What an earlier demo built is no longer cached.
+        code = demo.call("gc", "--max-size", "0") or show_builds(demo)
+    elif code == NOT_FIT:
+        say("nothing can be built here before the problems above are solved")
+    say("the lifecycle alone: three processes write one run, and one of them is killed")
+    lifecycle = [sys.executable, str(HERE / "lifecycle.py"), str(directory / "lifecycle")]
+    return subprocess.run(lifecycle, check=False).returncode or code
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        work(sys.argv[1], int(sys.argv[2]))
-    else:
-        try:
-            sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo/run")))
-        except KeyboardInterrupt:
-            sys.exit(130)
+    try:
+        sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo")))
+    except KeyboardInterrupt:
+        sys.exit(130)
