@@ -1,0 +1,24 @@
+"""Every verb and every option of the command line stands in docs/reference/cli.md."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from osbuild_pika.cli.verbs import osbuild_pika
+
+REFERENCE = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", osbuild_pika.commands)
+def test_a_verb_is_documented(name: str) -> None:
+    assert f"`{name} " in REFERENCE or f"`{name}`" in REFERENCE
+
+
+@pytest.mark.parametrize("name", ["build", "plan", "cancel", "gc", "doctor", "osbuild", "watch"])
+def test_its_options_are_documented(name: str) -> None:
+    options = [
+        each for each in osbuild_pika.commands[name].params if isinstance(each, click.Option)
+    ]
+    names = {word for each in options for word in each.opts if word.startswith("--")}
+    assert not {word for word in names if word not in REFERENCE}
