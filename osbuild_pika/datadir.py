@@ -1,6 +1,5 @@
 """Finds the folders that lie beside the package: schemas/, devices/, stages/ and their like."""
 
-import sysconfig
 from pathlib import Path
 
 
@@ -10,11 +9,12 @@ def data_folder(name: str) -> Path:
     A wheel carries the folders as data files: below <prefix>/share/osbuild-pika.
     Raises FileNotFoundError if it is in neither.
     """
-    places = (
-        Path(__file__).parents[1] / name,
-        Path(sysconfig.get_path("data")) / "share/osbuild-pika" / name,
-    )
-    for place in places:
-        if place.is_dir():
-            return place
-    raise FileNotFoundError(f"{name}: not beside the package nor in {places[1].parent}")
+    beside = Path(__file__).parents[1] / name
+    if beside.is_dir():
+        return beside
+    import sysconfig  # a ms for each question
+
+    installed = Path(sysconfig.get_path("data")) / "share/osbuild-pika" / name
+    if installed.is_dir():
+        return installed
+    raise FileNotFoundError(f"{name}: not beside the package nor in {installed.parent}")

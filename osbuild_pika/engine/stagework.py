@@ -77,7 +77,9 @@ def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
     """Run a stage. Raises PikaError if something that it needs cannot be had."""
     path = desk.workspace / f"stage-{job.stage.id[:16]}"
     with areas.prepared(path, job.parts, desk.namespace.ids) as area, contextlib.ExitStack() as end:
-        store_api = end.enter_context(StoreApi(area / "api/store", job.trees))
+        store_api = area / "api/store"
+        if job.stage.inputs:  # nothing else asks for trees
+            end.enter_context(StoreApi(store_api, job.trees))
         environment = {**os.environ, mounts.NAMESPACE: desk.namespace.path}
         services = end.enter_context(ServiceManager(desk.service_output, environment=environment))
         with desk.interrupts.ending(services):
@@ -93,13 +95,14 @@ def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
 
 @dataclass(frozen=True)
 class _Setting:
-    """One stage's, while its services run. end: what is undone when it has ended."""
+    """One stage's, while its services run. store_api: where inputs ask for trees. end: what is
+    undone when it has ended."""
 
     desk: Desk
     job: Job
     area: Path
     services: ServiceManager
-    store_api: StoreApi
+    store_api: Path
     end: contextlib.ExitStack
 
 
@@ -136,7 +139,7 @@ def _map_input(at: _Setting, given: Input) -> dict[str, Any]:
         "refs": given.references,
         "target": str(target),
         "options": given.options,
-        "api": {"store": str(at.store_api.path)},
+        "api": {"store": str(at.store_api)},
     }
     reply = service.call("map", asked, timeout_s=SERVICE_TIMEOUT_S)
     entry = {"path": _inside(f"input {given.name}", reply, root, f"{INSIDE}/inputs")}
