@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -200,11 +201,12 @@ class Store:
         kept: dict[str, Kept] = {}
         damaged = []
         names = [name for name in os.listdir(self.layers) if layers.is_key(name)]
+        look = functools.cache(self.look)  # a chain is as long as the stages are many
         for key in sorted(names):
             used = os.stat(os.path.join(self.layers, key), follow_symlinks=False).st_mtime_ns
             try:
-                layers.chain(key, self.look)
-                info = self.look(key)
+                layers.chain(key, look)
+                info = look(key)
             except Damaged:
                 damaged.append(key)
                 continue
