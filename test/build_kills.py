@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import kills
-from builds import Place, ended, named, sh
+from builds import Place, Started, ended, named, sh
 
 from osbuild_pika.verify import verify
 
 EPOCH = 1_600_000_000
 SOON_S = 20.0  # for what takes a part of a second on an idle machine
 VERDICT_S = 2.0  # from the kill to the end of the run
+AFTER_S = 0.1  # at most, from a record to the kill
 ENDS = {"failed 137 engine.lost", "completed 0 build.completed"}
 # Small layers and a large one, whiteouts, a renamed directory, processes that stay behind.
 SCRIPTS = (
@@ -72,21 +73,26 @@ def digest(tree: Path) -> str:
     return known.hexdigest()
 
 
-def undisturbed(place: Place) -> tuple[str, float]:
-    """The digest of what an undisturbed build exports, and how long it takes."""
-    begin = time.monotonic()
+def undisturbed(place: Place) -> tuple[str, int]:
+    """The digest of what an undisturbed build exports, and how many records it sends."""
     code, records = place.build(manifest(place), exports=("first", "tree"))
     assert code == 0, records
-    return digest(place.output), time.monotonic() - begin
+    return digest(place.output), len(records)
 
 
-def play(path: Path, seed: str, wanted: str, longest_s: float) -> Killed:
-    """Kill one build in a fresh place, wait for its end, and build again."""
+def play(path: Path, seed: str, wanted: str, most: int) -> Killed:
+    """Kill one build in a fresh place, wait for its end, and build again.
+
+    It is killed a random time after a random one of its records, of which there are `most`: so
+    all of a build is met, however busy the machine is.
+    """
     path.mkdir(parents=True)
     place = Place(path)
-    delay_s = random.Random(seed).uniform(0, longest_s)
+    chance = random.Random(seed)
+    after, delay_s = chance.randint(0, most - 1), chance.uniform(0, AFTER_S)
     order = place.order(manifest(place), exports=("first", "tree"))
     with place.started(order) as started:
+        await_records(started, after)
         time.sleep(delay_s)
         started.process.send_signal(signal.SIGKILL)
         status = started.process.wait()
@@ -97,8 +103,17 @@ def play(path: Path, seed: str, wanted: str, longest_s: float) -> Killed:
         faults.append(f"its end is {end}")
     faults += [f"left: {each}" for each in left_of(place)]
     cached = _again(place, wanted, finished, faults)
-    case = f"{seed}: after {delay_s:.3f} s"
+    case = f"{seed}: {delay_s:.3f} s after record {after}"
     return Killed(case, end, seconds, finished, cached, tuple(faults))
+
+
+def await_records(started: Started, count: int) -> None:
+    """Wait for so many records; they come in pieces."""
+    while len(started.records) < count:
+        before = len(started.records)
+        started.until(lambda _: True)
+        if len(started.records) == before:
+            return
 
 
 def _runs(place: Place) -> list[Path]:
