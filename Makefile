@@ -37,9 +37,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## measure the lifecycle writer and its service; --json writes all figures
+bench: $(VENV)/.installed ## measure the lifecycle, its service, and builds as root; --json writes all figures
 	$(BIN)/python bench/lifecycle.py
 	$(BIN)/python bench/lifecycle_service.py
+	$(BIN)/python bench/engine.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages -:python3-venv
