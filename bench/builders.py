@@ -53,7 +53,7 @@ class Ours:
             "PYTHONPATH": str(self._checkout),
             "OSBUILD_PIKA_RUNS": f"{place}/runs",
         }
-        return _run([sys.executable, "-c", OURS, *words], place, env)
+        return _run([sys.executable, "-c", OURS, *words], place, env, place)  # not our cwd
 
 
 class Upstream:
