@@ -286,7 +286,7 @@ class ServiceManager:
     ) -> None:
         self.services: dict[str, ServiceClient] = {}
         self._output = output
-        self._environment = environment
+        self._environment = os.environ if environment is None else environment
         self._stop_timeout_s = stop_timeout_s
 
     def __enter__(self) -> ServiceManager:
@@ -296,21 +296,18 @@ class ServiceManager:
         self.stop()
 
     def start(self, service_id: str, path: str, *extra: str) -> ServiceClient:
-        """Start the executable at `path`. Raises PikaError if it cannot be started.
-
-        service_id: upstream's form, such as "device/disk"; unique among those running.
-        """
+        """Start the executable at `path`, under an id in upstream's form, such as "device/disk",
+        that no other has. Raises PikaError if it cannot be started."""
         import subprocess
 
         if service_id in self.services:
             raise PikaError(f"{service_id}: a service of this id runs already")
         ours, theirs = wire.Connection.pair()
         command = [path, "--service-id", service_id, "--service-fd", str(theirs.fileno()), *extra]
-        environment = os.environ if self._environment is None else self._environment
         try:
             process = subprocess.Popen(
                 command,
-                env={**environment, **_ENVIRONMENT},
+                env={**self._environment, **_python(path)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -336,6 +333,13 @@ class ServiceManager:
                 self.stop()
 
 
+def _python(path: str) -> dict[str, str]:
+    """A service finds our package; before it, upstream's if its module directory has that."""
+    theirs = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    found = f"{theirs}:{_OURS}" if os.path.isfile(f"{theirs}/osbuild/__init__.py") else _OURS
+    return {"PYTHONPATH": found, "PYTHONUNBUFFERED": "1"}
+
+
 def _why(path: str, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError) and os.path.exists(path):
         return "the program that its first line names does not exist"
@@ -343,7 +347,4 @@ def _why(path: str, error: OSError | ValueError) -> str:
 
 
 _GONE = (BrokenPipeError, ConnectionResetError)
-_ENVIRONMENT = {
-    "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-    "PYTHONUNBUFFERED": "1",
-}
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
