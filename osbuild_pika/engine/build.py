@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,8 @@ class Build:
             items = {name: item for name, item in source.items.items() if name in wanted}
             module = self._desk.find("sources", source.type)
             self._out.source_started(source, len(items))
-            with (
-                ServiceManager(self._desk.service_output) as services,
-                self._desk.interrupts.ending(services),
-            ):
+            hear = self._desk.hear({f"source/{source.type}": source.type})
+            with ServiceManager(hear) as services, self._desk.interrupts.ending(services):
                 fetched = fetching.fetch(
                     services,
                     dataclasses.replace(source, items=items),
@@ -97,13 +95,27 @@ class Build:
         for planned in self._plan.pipelines:
             self._out.pipeline_started(planned)
             cached = [step for step in planned.steps if step.is_cached]
-            self._out.stages_cached(planned, cached)
-            with contextlib.ExitStack() as stack:
-                base = next((step.key for step in reversed(cached) if step.is_kept), None)
-                for group in _groups(planned.steps[len(cached) :]):
-                    self._run_group(planned, group, base, stack)
-                    base = group[-1].key
-            self._out.pipeline_finished(planned)
+            self._out.stages_cached(planned, cached, self._metadata(cached))
+            try:
+                self._run_pipeline(planned, cached)
+            finally:
+                self._out.pipeline_finished(planned)
+
+    def _run_pipeline(self, planned: PlannedPipeline, cached: Sequence[Step]) -> None:
+        with contextlib.ExitStack() as stack:
+            base = next((step.key for step in reversed(cached) if step.is_kept), None)
+            for group in _groups(planned.steps[len(cached) :]):
+                self._run_group(planned, group, base, stack)
+                base = group[-1].key
+
+    def _metadata(self, cached: Iterable[Step]) -> dict[str, Any]:
+        """What cached stages left when they ran, by their ids."""
+        found: dict[str, Any] = {}
+        for step in cached:
+            if step.is_kept:
+                with contextlib.suppress(ValueError):  # damaged: the tree is sound all the same
+                    found |= json.loads(self._scratch.store.meta(step.key))
+        return found
 
     def _run_group(
         self,

@@ -139,20 +139,25 @@ class Manifest:
         return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items())
 
 
+def runners(manifest: Manifest, host_runner: str) -> dict[str | None, str]:
+    """Id of a build pipeline, None for the host -> what the manifest calls its runner.
+
+    Of two pipelines with the same id the later one's runner counts for both.
+    """
+    named = {pipeline.id: pipeline.runner or host_runner for pipeline in manifest.pipelines}
+    return {**named, None: host_runner}
+
+
 def describe(manifest: Manifest, host_runner: str) -> dict[str, Json]:
     """What `osbuild --inspect` prints, as upstream does: the manifest with the ids of its stages.
 
     It is no manifest again. host_runner: stands for the runner of a build pipeline without one.
     """
     built_in = {pipeline.build for pipeline in manifest.pipelines if pipeline.build}
-    # By id: of two pipelines with the same id the later one's runner counts for both.
-    runners: dict[str | None, str] = {
-        pipeline.id: pipeline.runner or host_runner
-        for pipeline in manifest.pipelines
-        if pipeline.id in built_in
-    }
+    all_runners = runners(manifest, host_runner)
+    named = {id_: all_runners[id_] if id_ in built_in else None for id_ in all_runners}
     pipelines = [
-        _filled({"name": pipeline.name}, build=pipeline.build, runner=runners.get(pipeline.id))
+        _filled({"name": pipeline.name}, build=pipeline.build, runner=named.get(pipeline.id))
         | _filled({}, stages=[_describe_stage(stage) for stage in pipeline.stages])
         for pipeline in manifest.pipelines
     ]

@@ -113,6 +113,11 @@ class Modules:
         ]
         return max(found)[1] if found else None
 
+    def host_runner(self) -> str:
+        """What this host is called as a build root, whether or not there is a runner for it."""
+        host = read_host_distribution()
+        return self.runner(host) or host
+
     def has_runners(self) -> bool:
         return bool(self._runners())
 

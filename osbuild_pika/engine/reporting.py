@@ -96,15 +96,17 @@ class Reporting:
         with self._lock:
             self._emit({"record": record, "time": time.time(), **fields})
 
-    def service_output(self, service: str, line: str) -> None:
-        self.tell("service.output", service=service, module="", line=line)
+    def service_output(self, service: str, module: str, line: str) -> None:
+        self.tell("service.output", service=service, module=module, line=line)
 
-    def build_started(self, name: str, plan: Plan) -> None:
+    def build_started(self, name: str, plan: Plan, runners: Mapping[str | None, str]) -> None:
+        """runners: of build pipelines, by id; of the host under None."""
         pipelines = [
             {
                 "name": each.pipeline.name,
                 "id": each.pipeline.id,
                 "build": each.pipeline.build,
+                "runner": runners[each.pipeline.build],
                 "source_epoch": each.pipeline.stages[0].source_epoch if each.steps else None,
                 "stages": [
                     {"type": step.stage.type, "id": step.stage.id, "is_cached": step.is_cached}
@@ -166,9 +168,13 @@ class Reporting:
         self._flush()
         self.tell("pipeline.finished", pipeline=planned.pipeline.name, id=planned.pipeline.id)
 
-    def stages_cached(self, planned: PlannedPipeline, steps: Sequence[Step]) -> None:
+    def stages_cached(
+        self, planned: PlannedPipeline, steps: Sequence[Step], metadata: Mapping[str, Any]
+    ) -> None:
+        """metadata: what these stages left when they ran, by id."""
         for index, step in enumerate(steps):
-            self.tell("stage.cached", **_place(planned, step), index=index)
+            left = metadata.get(step.stage.id)
+            self.tell("stage.cached", **_place(planned, step), index=index, metadata=left)
             self._begun.append(event("stage.cached", "cached", **_identity(planned, step)))
             self._note(planned, step, True, 0.0)
         self._flush()

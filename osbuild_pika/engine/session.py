@@ -13,7 +13,7 @@ from osbuild_pika import lifecycle
 from osbuild_pika.engine import area, hostroot, reasons
 from osbuild_pika.engine.build import Build, Export
 from osbuild_pika.engine.interrupts import Interrupts
-from osbuild_pika.engine.manifest import Manifest
+from osbuild_pika.engine.manifest import Manifest, runners
 from osbuild_pika.engine.modules import Modules
 from osbuild_pika.engine.namespace import Ids, UserNamespace
 from osbuild_pika.engine.order import Order
@@ -82,7 +82,7 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
             lambda argv, cwd, fds=(): run_inside([*space.enter_argv(), *argv], cwd, tuple(fds)),
             str(trees),
         )
-        store = Store(order.store, access, lambda line: out.service_output("store", line))
+        store = Store(order.store, access, lambda line: out.service_output("store", "", line))
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
         digests = hostroot.digests(session.manifest, session.modules.get)
@@ -102,12 +102,16 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
         work = Build(session.manifest, planned, scratch, desk, out)
         if order.output is not None:
             work.check_targets(order.output, order.is_forced)
-        out.build_started(order.name, planned)
+        out.build_started(order.name, planned, _runners(session))
         work.fetch()
         work.make()
         if order.output is not None:
             exports.extend(work.export(order.output, order.is_forced))
         scratch.gc(order.max_bytes)
+
+
+def _runners(session: Session) -> dict[str | None, str]:
+    return runners(session.manifest, session.modules.host_runner())
 
 
 def default_exports(manifest: Manifest) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ INSIDE = "/run/osbuild"
 
 @dataclass(frozen=True)
 class Desk:
-    """What all stages of a build share. service_output: given (service id, line)."""
+    """What all stages of a build share. service_output: given (service id, module, line)."""
 
     namespace: UserNamespace
     workspace: Path
@@ -45,7 +45,11 @@ class Desk:
     interrupts: Interrupts
     term: str
     find: Callable[[str, str], Module]
-    service_output: Callable[[str, str], None]
+    service_output: Callable[[str, str, str], None]
+
+    def hear(self, modules: Mapping[str, str]) -> Callable[[str, str], None]:
+        """A listener for a service manager. modules: service id -> name of its module."""
+        return lambda service, line: self.service_output(service, modules.get(service, ""), line)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
         if job.stage.inputs:  # nothing else asks for trees
             end.enter_context(StoreApi(store_api, job.trees))
         environment = {**os.environ, mounts.NAMESPACE: desk.namespace.path}
-        services = end.enter_context(ServiceManager(desk.service_output, environment=environment))
+        hear = desk.hear(_services(job.stage))
+        services = end.enter_context(ServiceManager(hear, environment=environment))
         with desk.interrupts.ending(services):
             given = _arguments(_Setting(desk, job, area, services, store_api, end))
         (area / "api/arguments").write_text(json.dumps(given))
@@ -91,6 +96,13 @@ def run_stage(desk: Desk, job: Job, on_output: Callable[[str], None]) -> Done:
         sandbox = Sandbox(area, job.stage.type, module.capabilities, epoch, desk.term)
         outcome = running.run(desk.namespace, sandbox, on_output, desk.limits, desk.interrupts.stop)
         return _read_metadata(area / "meta", outcome)
+
+
+def _services(stage: Stage) -> dict[str, str]:
+    """Service id -> name of the module, of all that a stage has."""
+    inputs = {f"input/{each.name}": each.type for each in stage.inputs}
+    devices = {f"device/{each.name}": each.type for each in stage.devices}
+    return {**inputs, **devices, **{f"mount/{each.name}": each.type for each in stage.mounts}}
 
 
 @dataclass(frozen=True)
