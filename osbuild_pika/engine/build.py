@@ -75,7 +75,7 @@ class Build:
                     cache,
                     lambda value, source=source: self._out.source_progress(source, value),  # type: ignore[misc]
                 )
-            self._out.source_finished(fetched)
+            self._out.source_finished(source, fetched)
             if not fetched.is_success:
                 raise fetching.SourceError(f"{source.type}: {fetching.first_error(fetched)}")
             self._own(items)

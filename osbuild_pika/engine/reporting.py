@@ -132,8 +132,8 @@ class Reporting:
                 details = {"source_type": source.type, **known}
                 self._owner.tell("source.progress", f"{source.type}", **details)
 
-    def source_finished(self, fetched: Fetched) -> None:
-        source = fetched.source
+    def source_finished(self, source: Source, fetched: Fetched) -> None:
+        """source: the whole of it, of which perhaps a part was fetched."""
         results = [
             {
                 "checksum": _metadata(each).get("checksum"),
@@ -144,7 +144,7 @@ class Reporting:
             if isinstance(each, dict)
         ]
         self.sources.append(
-            {"type": source.type, "success": fetched.is_success, "items": len(source.items)}
+            {"type": source.type, "success": fetched.is_success, "items": len(fetched.source.items)}
         )
         self.tell(
             "source.finished",
