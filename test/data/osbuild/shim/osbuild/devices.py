@@ -1,0 +1,5 @@
+"""Devices."""
+
+from osbuild_pika.devices import DeviceService
+
+__all__ = ["DeviceService"]
