@@ -166,10 +166,9 @@ def _check_exports(loaded: "Manifest", exports: tuple[str, ...]) -> None:
 
 def _inspect(loaded: "Manifest", libdirs: tuple[Path, ...]) -> None:
     from osbuild_pika.engine.manifest import describe
-    from osbuild_pika.engine.modules import read_host_distribution, standard
+    from osbuild_pika.engine.modules import standard
 
-    host = read_host_distribution()
-    click.echo(json.dumps(describe(loaded, standard(libdirs).runner(host) or host)))
+    click.echo(json.dumps(describe(loaded, standard(libdirs).host_runner())))
 
 
 def _build(path: str, data: bytes, is_json: bool, given: Mapping[str, Any]) -> int:
