@@ -260,6 +260,8 @@ def test_what_it_exports_is_upstreams(ended: Ended) -> None:
         return
     if ended.name == MERGED:
         lines = [line for line in lines if not line.endswith("/stale")]
+    if ended.name != MERGED:  # the output that we made is its owner's alone: set-uid programs
+        lines[0] = lines[0].replace("drwxr-xr-x", "drwx------")
     found = _listing(ended.place.path / "out")
     assert [_facts(line, found) for line in lines] == [found[line.split()[-1]] for line in lines]
     assert found.keys() == {line.split()[-1] for line in lines}
