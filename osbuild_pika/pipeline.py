@@ -138,7 +138,7 @@ def _end(status: int, take: Callable[[dict[str, Any]], None], has_ended: bool) -
     code = 128 - status if status < 0 else status
     if not has_ended:
         message = f"the build process {describe_status(status)}"
-        end = {"success": False, "exit_code": code, "message": message, "reason": "engine.lost"}
+        end = {"success": not code, "exit_code": code, "message": message, "reason": "engine.lost"}
         take({"record": "build.finished", "time": time.time(), **end})
     return code
 

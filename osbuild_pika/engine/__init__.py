@@ -34,6 +34,7 @@ storeapi.py   the socket on which inputs ask for trees
 A build is a process of its own:
 order.py      what it is asked for
 owner.py      what it tells the lifecycle service
+records.py    what it tells whoever asked for it
 build.py      sources, pipelines, exports, the end
 health.py     what this host has of what a build needs
 chores.py     what is done to a store beside builds: collect, and try what this host can

@@ -8,10 +8,8 @@ one of the chores of chores.py in the same way.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from osbuild_pika import runs
 from osbuild_pika.engine import chores, namespace, session
@@ -20,7 +18,8 @@ from osbuild_pika.engine.load import load
 from osbuild_pika.engine.modules import standard
 from osbuild_pika.engine.order import Order
 from osbuild_pika.engine.owner import Owner
-from osbuild_pika.engine.reporting import Reporting, encode_record
+from osbuild_pika.engine.records import Records
+from osbuild_pika.engine.reporting import Reporting
 from osbuild_pika.errors import ManifestError, PikaError
 from osbuild_pika.host import ServiceManager
 
@@ -36,14 +35,7 @@ def main() -> int:
 
     interrupts = Interrupts()
 
-    def emit(record: dict[str, Any]) -> None:
-        data = encode_record(record)
-        try:
-            while data:
-                data = data[os.write(fd, data) :]
-        except BrokenPipeError:  # who asked for the build is gone
-            interrupts.ask(signal.SIGTERM)
-
+    records = Records(fd, interrupts)
     try:
         modules = standard(map(Path, order.libdirs))
         manifest = load(order.manifest.encode("utf-8", "surrogateescape"), modules)
@@ -52,7 +44,7 @@ def main() -> int:
         namespace.private_mounts()
         with ServiceManager(stop_timeout_s=SERVICE_STOP_S) as services:
             owner = Owner(services, order.run, {"manifest": order.name})
-            out = Reporting(emit, owner)
+            out = Reporting(records.emit, owner)
             return session.run(
                 session.Session(order, manifest, modules, owner, ids, interrupts), out
             )
@@ -61,7 +53,7 @@ def main() -> int:
             {"path": fault.path, "message": fault.message, "text": str(fault)}
             for fault in (error.faults if isinstance(error, ManifestError) else ())
         ]
-        emit({"record": "refused", "message": str(error), "faults": faults})
+        records.emit({"record": "refused", "message": str(error), "faults": faults})
         return error.exit_code
 
 

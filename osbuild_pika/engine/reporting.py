@@ -220,6 +220,12 @@ class Reporting:
             with contextlib.suppress(OSError):
                 self._log.close()
         duration_s = done.outcome.duration_s
+        name = failure.name if failure else "stage.finished"
+        message = failure.reason if failure else f"{step.stage.type} finished"
+        details = {**_identity(planned, step), "duration_s": round(duration_s, 3)}
+        self._begun.append(event(name, message, **details))
+        if failure is not None:
+            self._flush()
         self.tell(
             "stage.finished",
             **_place(planned, step),
@@ -231,12 +237,6 @@ class Reporting:
             metadata=done.metadata,
             duration_s=duration_s,
         )
-        name = failure.name if failure else "stage.finished"
-        message = failure.reason if failure else f"{step.stage.type} finished"
-        details = {**_identity(planned, step), "duration_s": round(duration_s, 3)}
-        self._begun.append(event(name, message, **details))
-        if failure is not None:
-            self._flush()
         self._note(planned, step, failure is None, duration_s)
 
     def _note(

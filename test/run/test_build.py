@@ -230,3 +230,13 @@ def test_a_runs_root_that_cannot_be_written_stops_before_anything_runs(place: Pl
 def test_metadata_of_a_stage_is_told(place: Place) -> None:
     _, records = place.build(manifest(sh("echo '{\"a\": 1}' > /run/osbuild/meta")))
     assert named(records, "stage.finished")[0]["metadata"] == {"a": 1}
+
+
+def test_who_does_not_read_the_records_stops_no_clock(place: Place) -> None:
+    order = place.order(manifest(sh("yes")), total_s=2.0)
+    events = place.path / "runs/test/events.jsonl"
+    with place.started(order) as started:
+        builds.wait_for(lambda: events.exists() and b'"timeout"' in events.read_bytes())
+        started.process.terminate()
+        assert started.process.wait(builds.TIMEOUT_S) == 143
+    assert not verify(place.path / "runs/test").faults

@@ -48,8 +48,7 @@ NOT_TRIED = {"16-fail-source-own": "org.osbuild.inline"}
 NO_EXPORT = "13-6-nothing-exported"
 # Upstream's order is that of a hash; ours the manifest's.
 OTHER_ORDER = "20-several-exports"
-# Upstream's runner prints what it does in every stage.
-WITH_NOISE = "01-dump-upstream-runner"
+WITH_NOISE = "01-dump-upstream-runner"  # upstream's runner prints what it does
 # Upstream merges into what is there; ours replaces it, if asked to.
 MERGED = "26-export-over-existing"
 # Cached by default: what upstream builds again, having kept nothing.
@@ -260,7 +259,7 @@ def test_what_it_exports_is_upstreams(ended: Ended) -> None:
         return
     if ended.name == MERGED:
         lines = [line for line in lines if not line.endswith("/stale")]
-    if ended.name != MERGED:  # the output that we made is its owner's alone: set-uid programs
+    else:  # the output that we made is its owner's alone: set-uid programs
         lines[0] = lines[0].replace("drwxr-xr-x", "drwx------")
     found = _listing(ended.place.path / "out")
     assert [_facts(line, found) for line in lines] == [found[line.split()[-1]] for line in lines]
