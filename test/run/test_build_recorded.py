@@ -46,8 +46,7 @@ CODES = {**dict.fromkeys(READ_HERE, 3), **{name: DIED[name][0] for name in DIED}
 NOT_TRIED = {"16-fail-source-own": "org.osbuild.inline"}
 # Upstream builds nothing then; ours builds what the manifest names or its last pipeline.
 NO_EXPORT = "13-6-nothing-exported"
-# Upstream's order is that of a hash; ours the manifest's.
-OTHER_ORDER = "20-several-exports"
+OTHER_ORDER = "20-several-exports"  # upstream's is that of a hash, ours the manifest's
 WITH_NOISE = "01-dump-upstream-runner"  # upstream's runner prints what it does
 # Upstream merges into what is there; ours replaces it, if asked to.
 MERGED = "26-export-over-existing"
