@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -97,16 +98,28 @@ def test_who_asked_for_a_killed_build_is_told_as_a_shell_would(
 
     def take(record: dict[str, Any]) -> None:
         if record.get("text") == "at work\n":
-            children = kills.children(os.getpid())  # other tests may have left some
-            (engine,) = (pid for pid in children if b"osbuild_pika.engine" in _command(pid))
-            os.kill(engine, signal.SIGKILL)
+            os.kill(_engine(), signal.SIGKILL)
 
     assert pipeline.build(place.order(what), take) == 128 + signal.SIGKILL
     builds.wait_for(lambda: not build_kills.left_of(place), 5)
 
 
-def _command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+def _engine() -> int:
+    """The youngest build process that is our child; other tests may have left some."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+            if int(fields[1]) == os.getpid() and b"osbuild_pika.engine" in _command(entry.name):
+                found[int(fields[19])] = int(entry.name)
+    return found[max(found)]
+
+
+def _command(pid: int | str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def _services(place: Place) -> list[int]:
