@@ -147,8 +147,10 @@ def _relay(fd: int, take: Callable[[dict[str, Any]], None], tick: Callable[[], N
     """Give records away until there are no more. Returns whether the last was the end."""
     rest = b""
     has_ended = False
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
     while True:
-        if select.select([fd], [], [], TICK_S)[0]:
+        if poll.poll(TICK_S * 1000):  # not select: there may be more than 1,024 descriptors
             data = os.read(fd, 1 << 16)
             if not data:
                 return has_ended
