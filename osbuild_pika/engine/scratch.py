@@ -130,7 +130,10 @@ class Scratch:
         if key in self._pins:
             return self._pins[key][1]
         with disk.explained(f"the layer {key[:12]}"):
-            fd = self.store.pin(key)
+            return self._keep(key, self.store.pin(key))
+
+    def _keep(self, key: str, fd: int | None) -> Info | None:
+        """What is known of a layer, which stays until our end. fd: what Store.pin returned."""
         with contextlib.ExitStack() as stack:
             if fd is not None:
                 stack.callback(os.close, fd)
@@ -138,6 +141,8 @@ class Scratch:
             if fd is None or info is None:
                 return None
             stack.pop_all()
+        if key in self._pins:  # the damaged one that a new one has replaced
+            os.close(self._pins[key][0])
         self._pins[key] = fd, info
         return info
 
@@ -279,7 +284,7 @@ class Scratch:
                 (os.path.join(tree.entry, "info.json"), layers.encode(info)),
             )
             disk.sync_directory(tree.entry)
-            self.store.place(tree.entry, made.key)
+            self._keep(made.key, self.store.place(tree.entry, made.key))
         return self._needed(made.key)[-1]
 
     def gc(self, max_bytes: int = DEFAULT_MAX_BYTES) -> tuple[list[str], int]:

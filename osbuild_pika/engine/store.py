@@ -156,22 +156,23 @@ class Store:
         finally:
             os.close(fd)
 
-    def place(self, entry: str, key: str) -> bool:
-        """Give a finished layer its name, durably; False if there is a sound one already.
+    def place(self, entry: str, key: str) -> int | None:
+        """Give a finished layer its name, durably, unless there is a sound one already.
 
-        A damaged one in its place is moved beside `entry`.
+        A damaged one in its place is moved beside `entry`. Returns what `pin` does, of the layer
+        that has the name then: nobody can collect it in between.
         """
         path = os.path.join(self.layers, key)
         with self.names_held():
             if os.path.lexists(path):
                 with contextlib.suppress(Damaged):
                     if layers.chain(key, self.look):
-                        return False
+                        return self.pin(key)
                 os.rename(path, f"{entry}.damaged")
             os.rename(entry, path)
             disk.sync_directory(self.layers)
-        self._said.discard(key)
-        return True
+            self._said.discard(key)
+            return self.pin(key)
 
     def evict(self, to: str, max_bytes: int) -> tuple[list[str], int]:
         """Move layers into the directory `to` until the rest takes at most max_bytes.

@@ -50,12 +50,12 @@ for number in range(12):
             base = name
 """
     collect = """
-for number in range(30):
+for number in range(150):
     with Scratch(store, f"{os.getpid()}", copies=True) as run:
         run.gc(0)
 """
-    runs = [subprocess.Popen(child(store, work)) for work in (build, build, build, collect)]
-    assert [run.wait() for run in runs] == [0] * 4
+    runs = [subprocess.Popen(child(store, work)) for work in [build, collect] * 3]
+    assert [run.wait() for run in runs] == [0] * 6
     assert os.listdir(store.tmp) == []
     assert set(os.listdir(store.layers)) <= {key(name) for name in "abc"}
     assert all(store.have(name) for name in os.listdir(store.layers))
