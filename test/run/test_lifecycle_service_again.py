@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.serving import Service, connect
+from crash.serving import Service, call, connect
 from crash.workers import RUN
 
 from osbuild_pika import runs
@@ -19,7 +19,9 @@ def test_a_socket_that_a_killed_service_left_is_replaced(tmp_path: Path) -> None
     for _ in range(2):
         service = Service(tmp_path / "runs")
         service.own()
-        connect(service.open(tmp_path / "device")).close()
+        connection = connect(service.open(tmp_path / "device"))
+        assert call(connection, "event", {"message": "served"})["seq"] > 0
+        connection.close()
         service.kill()
 
 

@@ -50,7 +50,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", NIX_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_parses(path: Path, nix: Nix) -> None:
-    nix.run("nix-instantiate", "--parse", path)
+    assert nix.run("nix-instantiate", "--parse", path).strip()
 
 
 # flake.nix

@@ -95,7 +95,7 @@ def test_the_words_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize(("kind", "document"), list(parsed(is_valid=True)))
 def test_what_the_rust_reader_takes_is_allowed(kind: str, document: Any) -> None:
-    Draft202012Validator(SCHEMAS[kind]).validate(document)
+    assert accepts(SCHEMAS[kind], document)
 
 
 @pytest.mark.parametrize(("kind", "document"), list(parsed(is_valid=False)))
