@@ -104,11 +104,7 @@ def open_arguments(args: Any) -> tuple[str, str | None, str, Mapping[str, Any]]:
 
     Raises wire.ProtocolError if one is missing or of the wrong kind.
     """
-    if not isinstance(args, dict):
-        raise wire.ProtocolError("the arguments of open are not an object")
-    for name, kinds in _OPEN_ARGUMENTS.items():
-        if not isinstance(args.get(name, ...), kinds):
-            raise wire.ProtocolError(f"the argument {name} of open is missing or of a wrong type")
+    wire.require("open", args, _OPEN_ARGUMENTS)
     return args["dev"], args["parent"], args["tree"], args["options"] or {}
 
 

@@ -92,11 +92,7 @@ class InputService(host.Service):
     def dispatch(self, name: str, args: Any, fds: Sequence[int]) -> tuple[Any, Sequence[int]]:
         if name != "map":
             return super().dispatch(name, args, fds)
-        for each, kinds in _ARGUMENTS.items():
-            if not isinstance(args, dict) or not isinstance(args.get(each, ...), kinds):
-                raise wire.ProtocolError(
-                    f"the argument {each} of map is missing or of a wrong type"
-                )
+        wire.require(name, args, _ARGUMENTS)
         request = Request(args["origin"], args["refs"], args["target"], args["options"] or {})
         store = StoreClient(args["api"]["store"])
         try:

@@ -63,11 +63,7 @@ class MountService(host.Service):
     def dispatch(self, name: str, args: Any, fds: Sequence[int]) -> tuple[Any, Sequence[int]]:
         if name != "mount":
             return super().dispatch(name, args, fds)
-        for each, kinds in _ARGUMENTS.items():
-            if not isinstance(args, dict) or not isinstance(args.get(each, ...), kinds):
-                raise wire.ProtocolError(
-                    f"the argument {each} of mount is missing or of a wrong type"
-                )
+        wire.require(name, args, _ARGUMENTS)
         options = args["options"] or {}
         request = Request(
             args["source"], args["target"] or "/", args["root"], args["tree"], options

@@ -26,7 +26,7 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 MAX_FDS = 253  # SCM_MAX_FD of the kernel
@@ -106,6 +106,18 @@ def decode(
                 raise ProtocolError(f"'{field}' field missing")
         return Failure(*(data[field] for field in Failure._fields))
     return Unknown(kind)
+
+
+def require(method: str, arguments: Any, kinds: Mapping[str, Any]) -> None:
+    """Look at a method's arguments. kinds: name -> what isinstance takes.
+
+    Raises ProtocolError if they are no object, or one is missing or of another kind.
+    """
+    if not isinstance(arguments, dict):
+        raise ProtocolError(f"the arguments of {method} are not an object")
+    for name, kind in kinds.items():
+        if not isinstance(arguments.get(name, ...), kind):
+            raise ProtocolError(f"the argument {name} of {method} is missing or of a wrong type")
 
 
 # --- the socket ----------------------------------------------------------------------------------
