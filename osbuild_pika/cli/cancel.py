@@ -14,13 +14,7 @@ from osbuild_pika.text import one_line
 
 @click.command()
 @click.argument("run", metavar="[RUN|DIR]", required=False, type=click.Path())
-@click.option(
-    "--wait",
-    "wait_s",
-    metavar="TIME",
-    callback=places.parse_duration,
-    help="Wait so long for the run's end: 90s, 10m.",
-)
+@places.wait
 def cancel(run: str | None, wait_s: float | None) -> None:
     """End a run: its stage is stopped, what is finished stays in the store.
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -66,3 +68,12 @@ def parse_duration(_: click.Context, __: click.Parameter, text: str | None) -> f
     if match is None:
         raise click.BadParameter(f"{ascii(text)[:40]} is not a time such as 90s, 10m or 1.5h")
     return float(match[1]) * _UNITS_S[match[2]]
+
+
+wait: Callable[[Any], Any] = click.option(
+    "--wait",
+    "wait_s",
+    metavar="TIME",
+    callback=parse_duration,
+    help="Wait so long for the run's end: 90s, 10m.",
+)

@@ -18,13 +18,7 @@ POLL_S = 0.25
 @click.command()
 @click.argument("run", metavar="[RUN|DIR]", required=False, type=click.Path())
 @click.option("--json", "is_json", is_flag=True, help="One JSON object (artifacts.schema.json).")
-@click.option(
-    "--wait",
-    "wait_s",
-    metavar="TIME",
-    callback=places.parse_duration,
-    help="Wait so long for the run's end: 90s, 10m.",
-)
+@places.wait
 def result(run: str | None, is_json: bool, wait_s: float | None) -> None:
     """Show how a run ended, and what it made: name, size, sha256 and path.
 
