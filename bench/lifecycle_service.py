@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 
 from bench import serving, slowdisk, table
-from bench.lifecycle import TMPFS, WRITERS, Case, say
+from bench.lifecycle import TMPFS, WRITERS, Case, Settings, say
 from bench.writers import SIDES, BenchError, Sample, Side, run_round
 
 SERVICE = "service"
@@ -33,15 +33,6 @@ floor: each client appends a line to a file of its own, write + fdatasync, witho
 original: the original helper's steps in each process; it opens, locks and syncs two files
 sqlite: one insert per event in each process, autocommit, journal_mode=WAL, synchronous=FULL
 service: one call per event, answered when it is durable; CPU is that of the service alone"""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured: rounds, the length of each, and calls of the command line."""
-
-    rounds: int
-    round_s: float
-    calls: int
 
 
 FULL = Settings(rounds=5, round_s=1.0, calls=20)
