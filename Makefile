@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
 	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd \
 	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk \
-	openssl:openssl
+	openssl:openssl setpriv:util-linux ip:iproute2
 DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools
 
 .PHONY: demo clean-demo test test-slow check lint bench
@@ -23,6 +23,7 @@ clean-demo: ## undo `make demo`; the store's files can belong to subordinate ids
 
 test: $(VENV)/.installed lint ## everything that ends in minutes; root runs more of it
 	@.ci/packages $(TEST_PROGRAMS)
+	@.ci/incus
 	$(BIN)/pytest -m "not slow"
 
 test-slow: $(VENV)/.installed ## long crash loops

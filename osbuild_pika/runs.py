@@ -137,7 +137,7 @@ def _of_name(runs: str, name: str) -> list[str]:
         ids = _directories(runs)
     except FileNotFoundError:
         return []
-    return [each for each in ids if each == name or _is_later(each, name)]
+    return [each for each in ids if is_run_of(each, name)]
 
 
 def _directories(runs: str) -> list[str]:
@@ -146,8 +146,9 @@ def _directories(runs: str) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def _is_later(run_id: str, name: str) -> bool:
-    return run_id.startswith(f"{name}.") and len(run_id) == len(name) + _ULID
+def is_run_of(run_id: str, name: str) -> bool:
+    """Whether a run is the first of a name, or one of the later ones."""
+    return run_id == name or (run_id.startswith(f"{name}.") and len(run_id) == len(name) + _ULID)
 
 
 def _create(runs: str, name: str, engine: Engine) -> Run:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from osbuild_pika import runs as all_runs
 from osbuild_pika.cli import places, tables
 from osbuild_pika.cli.result import about, artifact_table, headline
+from osbuild_pika.incus.boots import Boot, boots_of
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.monitor.board import spell
 from osbuild_pika.results import Artifacts, Overview, collect, overview
@@ -64,19 +66,20 @@ def _row(seen: Overview) -> tuple[str, ...]:
 @click.argument("run", metavar="[RUN|DIR]", required=False, type=click.Path())
 @form
 def show(run: str | None, form: str) -> None:
-    """Show a run from its manifest over its sources and stages to what it made.
+    """Show a run from its manifest over its sources and stages to what it made, and to the
+    instances that were launched of it, with each boot.
 
     RUN: the id of a run, or its directory; the newest run if none is given. Exits 0 whatever
     became of the run.
     """
     directory = places.find(run)
     all_runs.seal(directory)
-    found = collect(directory)
+    found, booted = collect(directory), boots_of(directory)
     if form == "json":
-        click.echo(json.dumps(found.as_document()))
+        click.echo(json.dumps({**found.as_document(), "boots": list(map(asdict, booted))}))
         return
     click.echo(headline(found.overview))
-    click.echo("\n\n".join(_facts(found)))
+    click.echo("\n\n".join([*_facts(found), *([_boots(booted)] if booted else [])]))
 
 
 def _facts(found: Artifacts) -> list[str]:
@@ -111,6 +114,24 @@ def _stages(found: Artifacts) -> str:
         for each in found.stages
     ]
     return tables.render(("PIPELINE", "STAGE", "STATE", "TOOK", "ID", "LOG"), rows)
+
+
+def _boots(booted: list[Boot]) -> str:
+    """The boots, the first first. A message is the guest's word."""
+    rows = [
+        (
+            each.instance if each.project == "default" else f"{each.project}/{each.instance}",
+            each.fingerprint[:12],
+            each.boot_id,
+            each.state or each.outcome,
+            spell(each.seconds) if each.seconds is not None else "-",
+            each.started_at,
+            each.message or "-",
+        )
+        for each in booted
+    ]
+    heads = ("INSTANCE", "IMAGE", "BOOT", "CAME TO", "TOOK", "STARTED", "MESSAGE")
+    return tables.render(heads, rows)
 
 
 def _word(is_success: bool) -> str:

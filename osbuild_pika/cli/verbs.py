@@ -14,6 +14,7 @@ from osbuild_pika.cli.cancel import cancel
 from osbuild_pika.cli.check import check
 from osbuild_pika.cli.doctor import doctor
 from osbuild_pika.cli.gc import gc
+from osbuild_pika.cli.launch import launch
 from osbuild_pika.cli.osbuild import osbuild
 from osbuild_pika.cli.plan import plan
 from osbuild_pika.cli.result import result
@@ -121,6 +122,7 @@ for verb in (
     check,
     doctor,
     gc,
+    launch,
     lifecycle_verb,
     osbuild,
     plan,

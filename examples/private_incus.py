@@ -1,0 +1,228 @@
+"""An Incus of one's own: for the tests and the demo, apart from any other on the machine.
+
+usage: private_incus.py start DIRECTORY [--group GROUP]     prints the socket's path
+       private_incus.py stop DIRECTORY                      ends it, and deletes DIRECTORY
+
+It needs root, and the packages that .ci/incus installs. The daemon has mount, process and network
+namespaces of its own: whatever becomes of it, its guests and its mounts end with the one process
+that is its parent, and neither it nor a guest can reach a network, or be reached.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+READY_S = 60
+STOP_S = 30
+DAEMONS = ("/usr/libexec/incus/incusd", "/usr/lib/incus/incusd", "/opt/incus/bin/incusd")
+PRESEED = b"""
+storage_pools: [{name: default, driver: dir}]
+profiles: [{name: default, devices: {root: {type: disk, path: /, pool: default}}}]
+"""
+# A /sys of the new network, with the control groups of the old one; and a shell that stays, for
+# the first process of a namespace has to take in orphans.
+INSIDE = """
+mount --rbind /sys/fs/cgroup "$2" && mount -t sysfs sysfs /sys &&
+    mount --rbind "$2" /sys/fs/cgroup && umount -l "$2"
+ip link set lo up
+"$1" --group "$3" & wait
+"""
+CGROUPS = Path("/sys/fs/cgroup")
+KINDS = ("payload", "monitor")
+
+
+def why_not() -> str | None:
+    """Why there can be no Incus here; None if it can be."""
+    if os.geteuid() != 0:
+        return "a private Incus needs root"
+    if daemon() is None or shutil.which("incus") is None:
+        return "Incus is not installed: .ci/incus does it"
+    probe = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "true"]
+    if subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        return "this machine gives root no namespaces (CAP_SYS_ADMIN)"
+    return None
+
+
+def daemon() -> str | None:
+    found = (path for path in DAEMONS if os.access(path, os.X_OK))
+    return next(found, None) or shutil.which("incusd")
+
+
+def places(directory: Path) -> SimpleNamespace:
+    """Where everything lies. A socket's path has to be short: so has `directory`."""
+    return SimpleNamespace(
+        state=directory / "d",
+        config=directory / "c",
+        cgroups=directory / "g",
+        log=directory / "log",
+        pid=directory / "pid",
+        socket=directory / "d/unix.socket",
+    )
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """For the programs `incus` and `incusd`."""
+    at = places(directory)
+    return {**os.environ, "INCUS_DIR": str(at.state), "INCUS_CONF": str(at.config)}
+
+
+def incus(directory: Path, *arguments: str, given: bytes = b"") -> bytes:
+    """Run the program incus. Returns its output; raises RuntimeError with its words."""
+    done = subprocess.run(
+        ["incus", *arguments],
+        env=environment(directory),
+        input=given,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace")
+        raise RuntimeError(f"incus {' '.join(arguments)}: {words}")
+    return done.stdout
+
+
+def start(directory: Path, group: str = "root", dies_with_us: bool = False) -> int:
+    """Start a daemon below an empty or missing directory, with a pool and a default profile.
+
+    group: whose members may use it. dies_with_us: also if we are killed. Returns the id of the
+    process that all else ends with. Raises RuntimeError with the last words of the daemon's log.
+    """
+    at = places(directory)
+    directory.mkdir(mode=0o711, exist_ok=True)
+    directory.chmod(0o711)  # guests pass through it
+    for made in (at.state, at.config, at.cgroups):
+        made.mkdir(mode=0o711)
+    with open(at.log, "wb") as log:
+        process = subprocess.Popen(
+            [
+                *(("setpriv", "--pdeathsig", "KILL") if dies_with_us else ()),
+                *("unshare", "--mount", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"),
+                *("sh", "-c", INSIDE, "sh", daemon() or "incusd", str(at.cgroups), group),
+            ],
+            env=environment(directory),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    at.pid.write_text(f"{process.pid} {_started(process.pid)}\n")
+    try:
+        _await(directory)
+        incus(directory, "admin", "init", "--preseed", given=PRESEED)
+    except BaseException:
+        stop(directory)
+        raise
+    return process.pid
+
+
+def _await(directory: Path) -> None:
+    command = [daemon() or "incusd", "waitready", f"--timeout={READY_S}"]
+    done = subprocess.run(command, env=environment(directory), capture_output=True, check=False)
+    if done.returncode != 0:
+        words = places(directory).log.read_text(errors="replace").strip().split("\n")[-3:]
+        raise RuntimeError(f"incusd did not start: {' | '.join(words)}")
+
+
+def stop(directory: Path) -> None:
+    """End the daemon below a directory with all its guests, and delete the directory."""
+    at = places(directory)
+    with suppress(OSError, ValueError):
+        pid, started = map(int, at.pid.read_text().split())
+        if _started(pid) == started:
+            _shut_down(directory, pid)
+    with suppress(OSError):
+        _drop_cgroups(os.listdir(at.state / "containers"))
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _shut_down(directory: Path, pid: int) -> None:
+    with suppress(RuntimeError, ValueError):
+        found = json.loads(incus(directory, "query", "/1.0/instances?recursion=1&all-projects=1"))
+        for each in found:
+            incus(directory, "delete", "--force", "--project", each["project"], each["name"])
+    command = [daemon() or "incusd", "shutdown", "--force", f"--timeout={STOP_S}"]
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command,
+            env=environment(directory),
+            capture_output=True,
+            check=False,
+            timeout=STOP_S,
+        )
+    deadline = time.monotonic() + STOP_S
+    while _is_there(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if _is_there(pid):
+        os.kill(pid, signal.SIGKILL)
+        while _is_there(pid):
+            time.sleep(0.02)
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process still runs; takes in our child's end."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return _started(pid) is not None
+
+
+def _started(pid: int) -> int | None:
+    """When a process began, by which it is known for ever; None if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _drop_cgroups(instances: list[str]) -> None:
+    """Delete the control groups that a killed daemon leaves; those in use stay."""
+    names = [f"lxc.{kind}.{each}" for each in instances for kind in KINDS]
+    later = [f"{name}-[0-9]*" for name in names]  # beside one of the same name
+    for pattern in ("lxc.pivot", *names, *later):
+        for top in (*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}")):
+            for path, _, _ in os.walk(top, topdown=False):
+                with suppress(OSError):
+                    os.rmdir(path)
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Path]:
+    """A daemon for the time of a block, which ends also if we are killed. Gives its socket."""
+    start(directory, dies_with_us=True)
+    try:
+        yield places(directory).socket
+    finally:
+        stop(directory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="An Incus of one's own.")
+    parser.add_argument("verb", choices=["start", "stop"])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--group", default="root", help="whose members may use it")
+    given = parser.parse_args()
+    directory = given.directory.absolute()
+    if given.verb == "stop":
+        stop(directory)
+        return
+    problem = why_not()
+    if problem:
+        sys.exit(f"private_incus: {problem}")
+    try:
+        start(directory, given.group)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"private_incus: {error}")
+    print(places(directory).socket)
+
+
+if __name__ == "__main__":
+    main()
