@@ -38,6 +38,7 @@ ip link set lo up
 """
 CGROUPS = Path("/sys/fs/cgroup")
 KINDS = ("payload", "monitor")
+STARTED: dict[int, subprocess.Popen[bytes]] = {}  # our children
 
 
 def why_not() -> str | None:
@@ -90,6 +91,15 @@ def incus(directory: Path, *arguments: str, given: bytes = b"") -> bytes:
     return done.stdout
 
 
+def inside(directory: Path, *command: str) -> bytes:
+    """Run a program in the daemon's network, mounts and processes. Returns its output; raises
+    CalledProcessError."""
+    parent = int(places(directory).pid.read_text().split()[0])
+    first = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0]
+    entered = ["nsenter", "--target", first, "--mount", "--net", "--pid", *command]
+    return subprocess.run(entered, capture_output=True, check=True).stdout
+
+
 def start(directory: Path, group: str = "root", dies_with_us: bool = False) -> int:
     """Start a daemon below an empty or missing directory, with a pool and a default profile.
 
@@ -114,6 +124,7 @@ def start(directory: Path, group: str = "root", dies_with_us: bool = False) -> i
             stderr=log,
             start_new_session=True,
         )
+    STARTED[process.pid] = process
     at.pid.write_text(f"{process.pid} {_started(process.pid)}\n")
     try:
         _await(directory)
@@ -169,8 +180,8 @@ def _shut_down(directory: Path, pid: int) -> None:
 
 def _is_there(pid: int) -> bool:
     """Whether a process still runs; takes in our child's end."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    if pid in STARTED:
+        return STARTED[pid].poll() is None
     return _started(pid) is not None
 
 

@@ -15,7 +15,9 @@ def test_a_verb_is_documented(name: str) -> None:
     assert f"`{name} " in REFERENCE or f"`{name}`" in REFERENCE
 
 
-@pytest.mark.parametrize("name", ["build", "plan", "cancel", "gc", "doctor", "osbuild", "watch"])
+@pytest.mark.parametrize(
+    "name", ["build", "plan", "cancel", "gc", "doctor", "osbuild", "watch", "launch"]
+)
 def test_its_options_are_documented(name: str) -> None:
     options = [
         each for each in osbuild_pika.commands[name].params if isinstance(each, click.Option)
