@@ -54,7 +54,7 @@ def _run(command: list[str], report: Reporter | None, output: str, how: dict[str
             process.kill()
             process.wait()
             raise
-        said = _said(errors)
+        said = pass_on(errors)
     if status:
         how_it_ended = f"exited with status {status}" if status > 0 else f"got signal {-status}"
         raise StageError(f"{command[0]} {how_it_ended}{said}")
@@ -63,7 +63,7 @@ def _run(command: list[str], report: Reporter | None, output: str, how: dict[str
         report.progress(size, size, "bytes", command[0])
 
 
-def _said(errors: IO[bytes]) -> str:
+def pass_on(errors: IO[bytes]) -> str:
     """Pass on what the program said; returns its last line, for a message."""
     size = errors.seek(0, os.SEEK_END)
     errors.seek(0)
