@@ -1,7 +1,8 @@
-"""`osbuild-pika check`: what is wrong with a run's artifacts, or with a manifest?"""
+"""`osbuild-pika check`: what is wrong with a run's artifacts, a manifest, an image or a tree?"""
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,12 +12,19 @@ from osbuild_pika.errors import ExitCode, ManifestError
 from osbuild_pika.text import one_line
 from osbuild_pika.verify import verify
 
+TREES = ("etc", "usr", "bin", "sbin")  # a directory with one of them is a guest's tree
+
 
 @click.command()
-@click.argument("path", metavar="RUN|DIR|MANIFEST", type=click.Path())
+@click.argument("path", metavar="RUN|DIR|MANIFEST|IMAGE|TREE", type=click.Path())
+@click.argument("rootfs", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.option("--format", "form", type=click.Choice(["plain", "json"]), default="plain")
+@click.option("--allow", metavar="CODE", multiple=True, help="Of an image or a tree: not a fault.")
 @manifests.libdir
-def check(path: str, libdirs: tuple[Path, ...]) -> None:
-    """Say what is wrong with the artifacts of a run, or with a manifest.
+def check(
+    path: str, rootfs: str | None, form: str, allow: tuple[str, ...], libdirs: tuple[Path, ...]
+) -> None:
+    """Say what is wrong with the artifacts of a run, a manifest, an image or a guest's tree.
 
     RUN (its id) or DIR: one line for each fault: FILE[:LINE]: what is wrong, and what to do about
     it. A file that is not there is no fault by itself. Nothing is changed; a writer at work waits
@@ -24,27 +32,74 @@ def check(path: str, libdirs: tuple[Path, ...]) -> None:
 
     MANIFEST: one line for each fault: FILE: where in it: what is wrong. Nothing is built.
 
-    Exits 0 without a fault, 1 with one in a run, 2 with one in a manifest or for a bad argument.
+    IMAGE: a unified Incus image, both files of a split one (METADATA ROOTFS), or the directory of
+    either. TREE: the root of a guest. One line for each finding: FILE: KEY: what is wrong [CODE].
+
+    Exits 0 without a fault, 1 with one in a run, 2 with one in a manifest, an image or a tree, or
+    for a bad argument. Warnings are no faults.
     """
-    if path and os.path.exists(path) and not os.path.isdir(path):
-        _check_manifest(path, libdirs)
-        return
-    found = verify(places.resolve(path))
-    if not found.faults:
-        click.echo(f"ok: {found.summary()}")
-        return
-    click.echo("\n".join(one_line(str(fault)) for fault in found.faults))
-    sys.exit(ExitCode.FAILED)
+    kind = kind_of(path, rootfs)
+    if kind == "manifest":
+        summary, faults = _manifest(path, libdirs)
+        _tell(form, summary, faults, ExitCode.BAD_INPUT)
+    elif kind == "run":
+        found = verify(places.resolve(path))
+        _tell(form, found.summary(), [str(each) for each in found.faults], ExitCode.FAILED)
+    else:
+        from osbuild_pika.cli import check_images
+
+        check_images.tell(kind, path, rootfs, form == "json", allow)
 
 
-def _check_manifest(path: str, libdirs: tuple[Path, ...]) -> None:
+def kind_of(path: str, rootfs: str | None = None) -> str:
+    """What is to be checked: "run", "manifest", "image", "unpacked" or "tree"."""
+    from osbuild_pika.imagefile import magic
+
+    if rootfs is not None:
+        return "image"
+    if not path or not os.path.exists(path):
+        return "run"
+    if not os.path.isdir(path):
+        try:
+            return "image" if os.path.isfile(path) and magic.is_image(path) else "manifest"
+        except OSError:
+            return "manifest"  # says why it cannot be read
+    names = set(os.listdir(path)) if os.access(path, os.R_OK) else set()
+    if names & set(places.RUN_FILES):
+        return "run"
+    if "metadata.yaml" in names:
+        return "unpacked"
+    if names & set(TREES):
+        return "tree"
+    whole = [os.path.join(path, name) for name in names]
+    is_image = 1 <= len(names) <= 2 and all(os.path.isfile(each) for each in whole)
+    return "image" if is_image and all(map(magic.is_image, whole)) else "run"
+
+
+def _manifest(path: str, libdirs: tuple[Path, ...]) -> tuple[str, list[str]]:
+    """What is in a manifest, and what is wrong with it."""
     from osbuild_pika.engine.load import load
     from osbuild_pika.engine.modules import standard
 
     try:
-        manifest = load(manifests.read(path), standard(libdirs))
+        return load(manifests.read(path), standard(libdirs)).summary(), []
     except ManifestError as error:
-        lines = (f"{path}: {fault}" for fault in error.faults)
-        click.echo("\n".join(one_line(line) for line in lines))
-        sys.exit(ExitCode.BAD_INPUT)
-    click.echo(f"ok: {manifest.summary()}")
+        return "", [f"{path}: {fault}" for fault in error.faults]
+
+
+def _tell(form: str, summary: str, faults: Sequence[str], code: ExitCode) -> None:
+    if form == "json":
+        import json
+
+        found = {
+            "ok": not faults,
+            "summary": summary,
+            "faults": [one_line(each) for each in faults],
+        }
+        click.echo(json.dumps(found))
+    elif faults:
+        click.echo("\n".join(one_line(each) for each in faults))
+    else:
+        click.echo(f"ok: {summary}")
+    if faults:
+        sys.exit(code)

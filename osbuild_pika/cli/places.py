@@ -11,7 +11,7 @@ from osbuild_pika import runs
 from osbuild_pika.errors import InputError
 from osbuild_pika.text import one_line
 
-_FILES = ("status.json", "events.jsonl", "result.json", "run.json")
+RUN_FILES = ("status.json", "events.jsonl", "result.json", "run.json")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?", re.ASCII)
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
@@ -22,7 +22,7 @@ def resolve(text: str) -> str:
     A directory that holds a run is taken before an id of the same name; what is neither is
     returned as it is.
     """
-    if not runs.is_id(text) or any(os.path.lexists(os.path.join(text, name)) for name in _FILES):
+    if not runs.is_id(text) or any(os.path.lexists(os.path.join(text, name)) for name in RUN_FILES):
         return text
     directory = os.path.join(runs.root(), text)
     return directory if os.path.isdir(directory) else text

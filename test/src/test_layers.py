@@ -12,7 +12,7 @@ RUNGS = (
     {"cli", "web", "fleet", "participant"},
     {"pipeline", "tasks"},
     {"engine", "upstream", "image", "incus", "service_managers"},
-    {"monitor", "results"},
+    {"monitor", "results", "imagefile"},
     {"lifecycle_service"},
     {"devices", "inputs", "mounts", "sources"},
     {"downloads", "loopback"},

@@ -23,6 +23,8 @@ _KEYS = {"architecture", "creation_date", "expiry_date", "properties", "template
 _TEMPLATE_KEYS = {"when", "create_only", "template", "properties", "uid", "gid", "mode"}
 _MODE, _ID = re.compile("[0-7]{1,5}"), re.compile("[0-9]{1,9}")
 _I64 = 1 << 63
+IGNORED = "Incus ignores this key; remove it"
+MAX_SHOWN = 200  # characters
 
 
 def lint_metadata(
@@ -41,14 +43,29 @@ def lint_metadata(
     yield from _architecture(found.get("architecture"), host)
     yield from _dates(found, now_s)
     yield from _strings(found.get("properties"), "properties", "property")
-    for key in sorted(set(map(str, found)) - _KEYS):
-        yield warning("unknown-key", form.FILE, "Incus ignores this key; remove it", key)
+    for key in sorted({_shown(key, "") for key in found} - _KEYS):
+        yield warning("unknown-key", form.FILE, IGNORED, key)
     given = found.get("templates")
     if given is not None and not isinstance(given, dict):
         yield error("templates", form.FILE, "is no map of path: template", "templates")
         return
     for path, each in (given or {}).items():
-        yield from _template(str(path), each, templates)
+        yield from _template(_shown(path, ""), each, templates)
+
+
+def _shown(value: Any, quote: str = "'") -> str:
+    """A foreign value as text. What contains others is not shown: YAML makes it as large as it
+    likes, by naming one thing a million times."""
+    if isinstance(value, str):
+        return f"{quote}{value[:MAX_SHOWN]}{quote}"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, dict):
+        return "a map"
+    try:
+        return str(value)[:MAX_SHOWN]
+    except ValueError:  # an integer of too many digits
+        return "a number"
 
 
 def _architecture(found: Any, host: str | None) -> Iterator[Finding]:
@@ -56,10 +73,12 @@ def _architecture(found: Any, host: str | None) -> Iterator[Finding]:
     if found is None or found == "":
         yield error("architecture", form.FILE, "is missing; write one such as x86_64", key)
         return
-    name = form.architecture(str(found))
+    name = form.architecture(_shown(found, ""))
     if not isinstance(found, str) or name is None:
         known = ", ".join(form.ARCHITECTURES)
-        yield error("architecture", form.FILE, f"'{found}' is unknown; known are {known}", key)
+        yield error(
+            "architecture", form.FILE, f"{_shown(found)} is unknown; known are {known}", key
+        )
         return
     machine = form.architecture(host) if host else None
     if machine and not form.runs_on(name, machine):
@@ -77,15 +96,19 @@ def _dates(found: dict[Any, Any], now_s: float) -> Iterator[Finding]:
             continue
         code = key.replace("_", "-")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            yield error(code, form.FILE, f"'{value}' is no number; write Unix seconds", key)
+            yield error(code, form.FILE, f"{_shown(value)} is no number; write Unix seconds", key)
         elif value != value or abs(value) >= _I64 or value != int(value):
-            yield error(code, form.FILE, f"{value} is no whole number of seconds", key)
+            yield error(code, form.FILE, f"{_shown(value)} is no whole number of seconds", key)
         elif isinstance(value, float):
-            yield warning(code, form.FILE, f"{value} has a fraction; write {int(value)}", key)
+            yield warning(
+                code, form.FILE, f"{_shown(value)} has a fraction; write {int(value)}", key
+            )
         elif value < 0:
-            yield warning(code, form.FILE, f"{value} is before 1970; write Unix seconds", key)
+            yield warning(
+                code, form.FILE, f"{_shown(value)} is before 1970; write Unix seconds", key
+            )
         elif not is_needed and value < now_s:
-            text = f"{value} has passed; Incus ignores it, or deletes the image if it is cached"
+            text = f"{_shown(value)} has passed; Incus takes the image all the same"
             yield warning("expired", form.FILE, text, key)
 
 
@@ -97,12 +120,12 @@ def _strings(found: Any, key: str, code: str) -> Iterator[Finding]:
         yield error(code, form.FILE, "is no map of name: text", key)
         return
     for name, value in found.items():
-        place = f"{key}.{name}"
+        place = f"{key}.{_shown(name, '')}"
         if isinstance(value, (dict, list)):
             what = "a map" if isinstance(value, dict) else "a list"
             yield error(code, form.FILE, f"is {what}; only a text is taken", place)
         elif not isinstance(value, str):
-            yield warning(code, form.FILE, f"'{value}' is no text; put it in quotes", place)
+            yield warning(code, form.FILE, f"{_shown(value)} is no text; put it in quotes", place)
 
 
 def _template(path: str, found: Any, files: Mapping[str, bytes | str]) -> Iterator[Finding]:
@@ -119,17 +142,16 @@ def _template(path: str, found: Any, files: Mapping[str, bytes | str]) -> Iterat
         value = found.get(name)
         if value in (None, ""):
             continue
-        text = str(value)
-        if isinstance(value, (dict, list, bool)) or not pattern.fullmatch(text):
+        if isinstance(value, (dict, list, bool)) or not pattern.fullmatch(_shown(value, "")):
             example = "0644" if name == "mode" else "0"
-            words = f"'{value}' is no {name}; write '{example}'"
+            words = f"{_shown(value)} is no {name}; write '{example}'"
             yield error(f"template-{name}", form.FILE, words, f"{key}.{name}")
         elif name == "mode" and not isinstance(value, str):
-            words = f"{value} is a number, which may be decimal; put it in quotes"
+            words = f"{_shown(value)} is a number, which may be decimal; put it in quotes"
             yield warning("template-mode", form.FILE, words, f"{key}.{name}")
     if not isinstance(found.get("create_only", False), bool):
         yield error("template", form.FILE, "is neither true nor false", f"{key}.create_only")
-    for name in sorted(set(map(str, found)) - _TEMPLATE_KEYS):
+    for name in sorted({_shown(key, "") for key in found} - _TEMPLATE_KEYS):
         yield warning(
             "unknown-key", form.FILE, "Incus ignores this key; remove it", f"{key}.{name}"
         )
@@ -143,7 +165,7 @@ def _when(found: Any, key: str) -> Iterator[Finding]:
         return
     for each in found or ():
         if each not in form.WHEN:
-            text = f"'{each}' is never a reason to render it; known are {known}"
+            text = f"{_shown(each)} is never a reason to render it; known are {known}"
             yield error("template-when", form.FILE, text, key)
     if not found:
         yield warning(
