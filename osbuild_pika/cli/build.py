@@ -83,8 +83,7 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
 
 
 def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
-    from osbuild_pika.engine.order import Order, name_of
-    from osbuild_pika.engine.reporting import run_name
+    from osbuild_pika.engine.order import Order, name_of, run_name
 
     return Order(
         manifest=manifests.read(manifest).decode("utf-8", "surrogateescape"),

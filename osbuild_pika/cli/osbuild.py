@@ -174,8 +174,7 @@ def _inspect(loaded: "Manifest", libdirs: tuple[Path, ...]) -> None:
 def _build(path: str, data: bytes, is_json: bool, given: Mapping[str, Any]) -> int:
     """Build as upstream would; returns upstream's exit code."""
     from osbuild_pika import pipeline
-    from osbuild_pika.engine.order import Order
-    from osbuild_pika.engine.reporting import run_name
+    from osbuild_pika.engine.order import Order, run_name
     from osbuild_pika.monitor.choose import upstream_sink
     from osbuild_pika.monitor.result import ResultCollector
 

@@ -5,6 +5,7 @@ modules.py    module directories: what a stage, device, input, mount or source i
 manifest.py   the values of a manifest, their ids, and what `--inspect` prints
 load.py       bytes -> Manifest, or all that is wrong with it at once
 resolve.py    names in a manifest -> what they stand for
+known.py      manifests that need not be checked again
 schema.py     a document against the format and against the schemas of its modules
 rules.py      what is refused of what shall be built, though upstream lets it pass
 plan.py       what runs, in which order, what is cached, and why not

@@ -10,25 +10,36 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from osbuild_pika import runs
-from osbuild_pika.engine import chores, namespace, session
+from osbuild_pika.engine import namespace, owner
 from osbuild_pika.engine.interrupts import Interrupts
-from osbuild_pika.engine.load import load
-from osbuild_pika.engine.modules import standard
 from osbuild_pika.engine.order import Order
-from osbuild_pika.engine.owner import Owner
 from osbuild_pika.engine.records import Records
-from osbuild_pika.engine.reporting import Reporting
 from osbuild_pika.errors import ManifestError, PikaError
-from osbuild_pika.host import ServiceManager
+from osbuild_pika.host import ServiceClient, ServiceManager
+
+if TYPE_CHECKING:
+    from osbuild_pika.engine.known import Known
+    from osbuild_pika.engine.manifest import Manifest
+    from osbuild_pika.engine.modules import Modules
 
 SERVICE_STOP_S = 15.0
+
+
+class Host(NamedTuple):
+    """What is there before the manifest is read. service: the lifecycle's."""
+
+    ids: namespace.Ids
+    service: ServiceClient
 
 
 def main() -> int:
     os.umask(0o022)  # what is made for stages is for nobody of the host: they must see it
     if sys.argv[1] == "chore":
+        from osbuild_pika.engine import chores
+
         return chores.main()
     fd = int(sys.argv[1])
     order = Order.decode(sys.stdin.buffer.read())
@@ -37,17 +48,13 @@ def main() -> int:
 
     records = Records(fd, interrupts)
     try:
-        modules = standard(map(Path, order.libdirs))
-        manifest = load(order.manifest.encode("utf-8", "surrogateescape"), modules)
-        os.environ["OSBUILD_PIKA_RUNS"] = runs.root()  # before we are another root
-        ids = namespace.become_root(namespace.find_ids())
-        namespace.private_mounts()
         with ServiceManager(stop_timeout_s=SERVICE_STOP_S) as services:
-            owner = Owner(services, order.run, {"manifest": order.name})
-            out = Reporting(records.emit, owner)
-            return session.run(
-                session.Session(order, manifest, modules, owner, ids, interrupts), out
-            )
+            try:
+                host = _prepare(services)
+            except PikaError:
+                _load(order)  # what is wrong with the manifest comes first
+                raise
+            return _build(order, host, records, interrupts)
     except PikaError as error:
         faults = [
             {"path": fault.path, "message": fault.message, "text": str(fault)}
@@ -55,6 +62,36 @@ def main() -> int:
         ]
         records.emit({"record": "refused", "message": str(error), "faults": faults})
         return error.exit_code
+
+
+def _prepare(services: ServiceManager) -> Host:
+    """Become root where nobody else sees it, and start the lifecycle service: it needs as long
+    as what is still to be imported. Raises PikaError."""
+    os.environ["OSBUILD_PIKA_RUNS"] = runs.root()  # before we are another root
+    ids = namespace.become_root(namespace.find_ids())
+    namespace.private_mounts()
+    return Host(ids, owner.start(services))
+
+
+def _load(order: Order) -> tuple[Manifest, Modules, Known]:
+    from osbuild_pika.engine.known import Known
+    from osbuild_pika.engine.load import load
+    from osbuild_pika.engine.modules import standard
+
+    modules = standard(map(Path, order.libdirs))
+    known = Known(order.store)
+    data = order.manifest.encode("utf-8", "surrogateescape")
+    return load(data, modules, known=known), modules, known
+
+
+def _build(order: Order, host: Host, records: Records, interrupts: Interrupts) -> int:
+    from osbuild_pika.engine import session
+    from osbuild_pika.engine.reporting import Reporting
+
+    manifest, modules, known = _load(order)
+    run = owner.Owner(host.service, order.run, {"manifest": order.name})
+    work = session.Session(order, manifest, modules, run, host.ids, interrupts, known)
+    return session.run(work, Reporting(records.emit, run))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from osbuild_pika.engine import rules, schema
+from osbuild_pika.engine.known import Known, fingerprint
 from osbuild_pika.engine.manifest import Json, Manifest
 from osbuild_pika.engine.modules import Modules
 from osbuild_pika.engine.resolve import Resolver
@@ -22,27 +23,41 @@ class Document(NamedTuple):
     repeated: list[tuple[dict[str, Json], str]]
 
 
-def load(data: bytes, modules: Modules, is_strict: bool = True) -> Manifest:
+def load(
+    data: bytes, modules: Modules, is_strict: bool = True, known: Known | None = None
+) -> Manifest:
     """Read a manifest of format 2. Raises ManifestError with everything that is wrong with it.
 
     is_strict: also refuse what upstream accepts but nobody can build, or not safely. Lenient
-    reading, for `--inspect`, takes what upstream takes.
+    reading, for `--inspect`, takes what upstream takes. known: has what need not be checked again.
     """
     document = parse(data)
     _check_format(document.value)
-    structure = schema.check_structure(document.value)
-    faults = [*structure.faults, *schema.check_entries(document.value, modules, is_strict)]
+    checked = _fingerprint(data, document.value, modules, is_strict) if known else ""
+    faults: list[ManifestFault] = []
+    is_sound = True
+    if known is None or not known.has(checked):
+        structure = schema.check_structure(document.value)
+        is_sound = structure.is_sound
+        faults += [*structure.faults, *schema.check_entries(document.value, modules, is_strict)]
     if is_strict:
         faults += _corners(document)
     resolver = Resolver(document.value, modules, is_strict)
     # What is of a wrong type cannot be followed any further.
-    if structure.is_sound:
+    if is_sound:
         faults += rules.check(document.value) if is_strict else []
         manifest = resolver.manifest()
         faults += resolver.faults
     if faults:
         raise ManifestError(faults)
+    if known is not None:
+        known.note(checked)
     return manifest
+
+
+def _fingerprint(data: bytes, document: dict[str, Json], modules: Modules, is_strict: bool) -> str:
+    used = sorted({(each.kind, each.type) for each in schema.entries(document)})
+    return fingerprint(data, is_strict, (modules.find(*each) for each in used))
 
 
 def parse(data: bytes) -> Document:

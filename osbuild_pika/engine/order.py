@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 GIB = 1024**3
 
@@ -48,3 +51,14 @@ class Order:
 def name_of(path: str) -> str:
     """What the manifest in a file is called; "-" is the standard input."""
     return "stdin" if path == "-" else Path(path).name
+
+
+def run_name(name: str) -> str:
+    """A name for a run, from what the manifest is called."""
+    stem = Path(name).name.removesuffix(".json").lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("._-")[:64] or "build"
+
+
+def encode_record(record: Mapping[str, Any]) -> bytes:
+    """What the build process writes of a record for who ordered it: one line."""
+    return json.dumps(record).encode("utf-8", "backslashreplace") + b"\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from osbuild_pika.datadir import data_folder
 from osbuild_pika.errors import HostError, PikaError, RemoteError
-from osbuild_pika.host import ServiceManager
+from osbuild_pika.host import ServiceClient, ServiceManager
 
 DEVICE = "org.osbuild-pika.lifecycle"
 CALL_TIMEOUT_S = 60.0  # an answer means synced
@@ -16,12 +16,17 @@ MOST = 64  # events of one call: a batch of the lifecycle has 256 KiB at most
 MAX_MESSAGE = 4000  # characters
 
 
-class Owner:
-    """One run, owned. Raises HostError if it cannot be had: then nothing has run."""
+def start(services: ServiceManager) -> ServiceClient:
+    """Start the lifecycle service; it does nothing until it is asked. Raises HostError."""
+    return services.start(f"device/{DEVICE}", str(data_folder("devices") / DEVICE))
 
-    def __init__(self, services: ServiceManager, name: str, facts: Mapping[str, Any]) -> None:
-        path = data_folder("devices") / DEVICE
-        self._client = services.start(f"device/{DEVICE}", str(path))
+
+class Owner:
+    """One run, owned. service: see start. Raises HostError if the run cannot be had: then nothing
+    has run."""
+
+    def __init__(self, service: ServiceClient, name: str, facts: Mapping[str, Any]) -> None:
+        self._client = service
         try:
             held = self._call("own", {"run": name, "facts": dict(facts)})
         except RemoteError as error:

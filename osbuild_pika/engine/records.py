@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osbuild_pika.engine.interrupts import Interrupts
-from osbuild_pika.engine.reporting import encode_record
+from osbuild_pika.engine.order import encode_record
 
 PIECE = 600  # characters of output in a record: encoded it is written at once, or not at all
 STALLED_S = 2.0  # for a reader that does not read while the build is to be ended

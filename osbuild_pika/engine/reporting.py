@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import signal
 import threading
 import time
@@ -297,13 +295,3 @@ def _identity(planned: PlannedPipeline, step: Step) -> dict[str, Any]:
     """A stage in the lifecycle's terms."""
     stage = step.stage
     return {"pipeline": planned.pipeline.name, "stage": stage.type, "stage_id": stage.id}
-
-
-def run_name(name: str) -> str:
-    """A name for a run, from what the manifest is called."""
-    stem = Path(name).name.removesuffix(".json").lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("._-")[:64] or "build"
-
-
-def encode_record(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record).encode("utf-8", "backslashreplace") + b"\n"

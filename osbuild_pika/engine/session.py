@@ -13,6 +13,7 @@ from osbuild_pika import lifecycle
 from osbuild_pika.engine import area, hostroot, reasons
 from osbuild_pika.engine.build import Build, Export
 from osbuild_pika.engine.interrupts import Interrupts
+from osbuild_pika.engine.known import Known
 from osbuild_pika.engine.manifest import Manifest, runners
 from osbuild_pika.engine.modules import Modules
 from osbuild_pika.engine.namespace import Ids, UserNamespace
@@ -37,6 +38,7 @@ class Session:
     owner: Owner
     ids: Ids
     interrupts: Interrupts
+    known: Known
 
 
 def run(session: Session, out: Reporting) -> int:
@@ -83,22 +85,14 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
             str(trees),
         )
         store = Store(order.store, access, lambda line: out.service_output("store", "", line))
+        session.known.keep()
         sweep(store)
         scratch = stack.enter_context(Scratch(store, owner.run, order.is_copied))
         digests = hostroot.digests(session.manifest, session.modules.get)
         wanted = default_exports(session.manifest) if order.exports is None else order.exports
         planned = plan(session.manifest, wanted, digests, scratch.have)
         _write_plan(session, planned)
-        desk = Desk(
-            space,
-            workspace,
-            owner,
-            Limits(order.total_s, order.idle_s),
-            session.interrupts,
-            order.term,
-            session.modules.get,
-            out.service_output,
-        )
+        desk = _desk(session, space, workspace, out)
         work = Build(session.manifest, planned, scratch, desk, out)
         if order.output is not None:
             work.check_targets(order.output, order.is_forced)
@@ -108,6 +102,19 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
         if order.output is not None:
             exports.extend(work.export(order.output, order.is_forced))
         scratch.gc(order.max_bytes)
+
+
+def _desk(session: Session, space: UserNamespace, workspace: Path, out: Reporting) -> Desk:
+    return Desk(
+        space,
+        workspace,
+        session.owner,
+        Limits(session.order.total_s, session.order.idle_s),
+        session.interrupts,
+        session.order.term,
+        session.modules.get,
+        out.service_output,
+    )
 
 
 def _runners(session: Session) -> dict[str | None, str]:

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 import staging
 from osbuild_pika.engine import __main__ as engine
+from osbuild_pika.engine import known, reporting, session
 from osbuild_pika.engine.load import load
 from osbuild_pika.engine.modules import standard
 stage = b'{"type": "org.osbuild.noop"}'
