@@ -26,7 +26,7 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
 MAX_FDS = 253  # SCM_MAX_FD of the kernel
@@ -303,6 +303,17 @@ def at_directory(directory: str, name: str, action: Callable[[str], object]) -> 
         action(f"/proc/self/fd/{fd}/{name}")
     finally:
         os.close(fd)
+
+
+def readable(fds: Iterable[int], timeout_s: float | None = None) -> list[int]:
+    """Wait until some of these descriptors can be read, or are at their end; returns those.
+
+    timeout_s: None waits for ever. As select, which cannot take descriptors above 1,023.
+    """
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)]
 
 
 def _largest_packet() -> int:

@@ -80,9 +80,7 @@ class StageApi:
 
     def drain(self) -> None:
         """Take what was said before the stage ended."""
-        import select
-
-        while ready := select.select(self.filenos(), [], [], 0)[0]:
+        while ready := wire.readable(self.filenos(), 0.0):
             for fd in ready:
                 self.handle(fd)
 

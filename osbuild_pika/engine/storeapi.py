@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import tempfile
 import threading
@@ -70,7 +69,7 @@ class StoreApi:
     def _serve(self) -> None:
         while True:
             waiting = [self._ending, self._listener.fileno(), *self._connections]
-            ready = select.select(waiting, [], [])[0]
+            ready = wire.readable(waiting)
             if self._ending in ready:
                 return
             for fd in ready:

@@ -90,12 +90,14 @@ def run(
 
 def _call(main: Callable[..., str | None], given: dict[str, Any], report: Reporter) -> str:
     """Call main with what it names. Returns the message of the result."""
-    from pathlib import Path  # stages have it anyway
-
-    known = {name: given.get(name) or {} for name in _GIVEN}
-    known.update(tree=Path(given.get("tree", TREE)), report=report)
+    known: dict[str, Any] = {name: given.get(name) or {} for name in _GIVEN}
+    known["report"] = report
     code = main.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if "tree" in names:
+        from pathlib import Path  # 8 ms; stages that change a tree have it anyway
+
+        known["tree"] = Path(given.get("tree", TREE))
     signal.signal(signal.SIGTERM, _terminate)
     message = main(**{name: known[name] for name in names if name in known})
     _ignore_signals()
