@@ -62,12 +62,11 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     Exits 0, 1 if the build failed, 2 for a bad manifest, 3 if this host or a source does not do,
     124 after a time-out, 130 or 143 when interrupted.
     """
-    from osbuild_pika import pipeline, runs
+    from osbuild_pika import pipeline
     from osbuild_pika.monitor.result import ResultCollector
-    from osbuild_pika.results import past_durations
 
     collector = ResultCollector()
-    sink = progress_sink(progress, sys.stderr, past_durations(runs.root()))
+    sink = progress_sink(progress, sys.stderr, _estimates)
     watch = building.Watch(sink, collector)
     code = pipeline.build(_order(manifest, given), watch.take, watch.tick)
     watch.close()
@@ -80,6 +79,14 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
             click.echo(one_line(path, 4096))
     sys.stdout.flush()
     click.get_current_context().exit(code)
+
+
+def _estimates() -> Mapping[str, float]:
+    """How long stages took. What it needs is for who draws on a terminal only."""
+    from osbuild_pika import runs
+    from osbuild_pika.results import past_durations
+
+    return past_durations(runs.root())
 
 
 def _order(manifest: str, given: Mapping[str, Any]) -> "Order":

@@ -4,28 +4,22 @@ import io
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from osbuild_pika import lifecycle
-from osbuild_pika.cli.build import build
-from osbuild_pika.cli.cancel import cancel
-from osbuild_pika.cli.check import check
-from osbuild_pika.cli.doctor import doctor
-from osbuild_pika.cli.gc import gc
-from osbuild_pika.cli.launch import launch
-from osbuild_pika.cli.osbuild import osbuild
-from osbuild_pika.cli.plan import plan
-from osbuild_pika.cli.result import result
-from osbuild_pika.cli.runs import runs
-from osbuild_pika.cli.upstream import upstream
-from osbuild_pika.cli.watch import watch
 from osbuild_pika.errors import ExitCode, PikaError
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.text import one_line
 
 ANY_OPTION = {"ignore_unknown_options": True}
+# Each is a command of its own name in a module of its own name, imported for who calls it.
+VERBS = (
+    *("build", "cancel", "check", "doctor", "gc", "launch", "osbuild", "plan", "result"),
+    *("runs", "upstream", "watch"),
+)
 
 
 class Verbs(click.Group):
@@ -47,6 +41,15 @@ class Verbs(click.Group):
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(ExitCode.INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*VERBS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(f"osbuild_pika.cli.{cmd_name}"), cmd_name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb. Raises click's Exit with an ExitCode."""
@@ -116,19 +119,4 @@ def lifecycle_verb(arguments: tuple[str, ...]) -> NoReturn:
     sys.exit(lifecycle.main(arguments, prog="osbuild-pika lifecycle"))
 
 
-for verb in (
-    build,
-    cancel,
-    check,
-    doctor,
-    gc,
-    launch,
-    lifecycle_verb,
-    osbuild,
-    plan,
-    result,
-    runs,
-    upstream,
-    watch,
-):
-    osbuild_pika.add_command(verb)
+osbuild_pika.add_command(lifecycle_verb)

@@ -1,7 +1,7 @@
 """Which sink shows a build: by the names that users give, and by what the output can show."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from osbuild_pika.errors import InputError
@@ -15,15 +15,20 @@ MODES = ("auto", "term", "plain", "jsonseq", "quiet")  # of --progress
 MONITORS = ("NullMonitor", "LogMonitor", "JSONSeqMonitor")  # upstream's names
 
 
-def progress_sink(mode: str, out: TextIO, estimates: Mapping[str, float] | None = None) -> Sink:
-    """The sink of a --progress mode. auto: term on a terminal that can be drawn on, else plain."""
+def progress_sink(
+    mode: str, out: TextIO, estimates: Callable[[], Mapping[str, float]] | None = None
+) -> Sink:
+    """The sink of a --progress mode. auto: term on a terminal that can be drawn on, else plain.
+
+    estimates: asked for how long stages took, by who shows it.
+    """
     can_draw = out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
     if mode == "term" or (mode == "auto" and can_draw):
         if not can_draw:
             return PlainSink(out)
         from osbuild_pika.monitor.term import TermSink  # 0.1 s, for who looks only
 
-        return TermSink(out, estimates)
+        return TermSink(out, estimates() if estimates else None)
     sinks = {"jsonseq": JsonSeqSink, "quiet": _quiet}
     return sinks.get(mode, PlainSink)(out)
 
