@@ -14,9 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from osbuild_pika.engine.order import Order
 from osbuild_pika.errors import HostError, describe_status
@@ -30,8 +29,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TICK_S = 0.2  # how often who looks on may redraw
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What is asked about a manifest. name: what it is called. runs: the root of earlier runs."""
 
     name: str

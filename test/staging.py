@@ -175,7 +175,9 @@ def _run(job: Job, parts: Any, path: Path, users: Any) -> Result:
         )
         meta = base64.b64encode((place / "meta").read_bytes()).decode()
     SECONDS.append(time.monotonic() - begin)
-    return Result(**asdict(outcome), output="".join(pieces), meta=meta, seconds=SECONDS)
+    told = outcome._asdict()
+    told["exception"] = outcome.exception._asdict() if outcome.exception else None
+    return Result(**told, output="".join(pieces), meta=meta, seconds=SECONDS)
 
 
 def become_user(name: str, directory: Path) -> None:

@@ -17,8 +17,8 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osbuild_pika import libc
 from osbuild_pika.engine.namespace import Ids
@@ -39,8 +39,7 @@ _SIZE = "size=16m,nr_inodes=4096"  # of what a stage can fill in memory: /etc an
 _KERNEL_ARGUMENTS = "root=/dev/osbuild\n"
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """What a stage gets, as paths of the host.
 
     root: the build root. etc: its `buildroot.prepare_etc`. lib: for /run/osbuild/lib.

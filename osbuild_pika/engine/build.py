@@ -7,14 +7,12 @@ service. A finished stage is kept at once, so whatever ends a build, the next on
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from osbuild_pika.engine import area as areas
 from osbuild_pika.engine import buildroot, fetching, stagework
@@ -29,8 +27,7 @@ from osbuild_pika.errors import InputError
 from osbuild_pika.host import ServiceManager
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(NamedTuple):
     """A finished pipeline's tree, and the directory that it is copied to."""
 
     pipeline: str
@@ -70,7 +67,7 @@ class Build:
             with ServiceManager(hear) as services, self._desk.interrupts.ending(services):
                 fetched = fetching.fetch(
                     services,
-                    dataclasses.replace(source, items=items),
+                    source._replace(items=items),
                     str(module.executable),
                     cache,
                     lambda value, source=source: self._out.source_progress(source, value),  # type: ignore[misc]

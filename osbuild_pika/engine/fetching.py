@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from osbuild_pika.engine.manifest import Source
 from osbuild_pika.errors import HostError, RemoteError
 from osbuild_pika.host import ServiceManager
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What a source replied, in upstream's form. results: an item each, {"success", "error",
     "metadata": {"checksum", "cached"}}."""
 

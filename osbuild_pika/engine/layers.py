@@ -12,8 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_CHAIN = 100  # layers in one mount: what their descriptors' names take of an option page
 _MAX_INFO = 64 * 1024  # bytes of an info.json that are ever read
@@ -24,8 +23,7 @@ class Damaged(Exception):
     """A layer is not what a commit left: it counts as not cached."""
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(NamedTuple):
     """What info.json holds. base: the key of the layer below, None for the lowest.
 
     serial: of this very commit; below: of the layer that it was made on. A layer that was built
@@ -44,8 +42,7 @@ class Info:
     is_whole: bool  # nothing below is needed to see the tree
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A layer as garbage collection sees it. base: the layer that it cannot be without."""
 
     base: str | None
@@ -58,14 +55,14 @@ def is_key(name: object) -> bool:
 
 
 def encode(info: Info) -> bytes:
-    return json.dumps(asdict(info), indent=2).encode() + b"\n"
+    return json.dumps(info._asdict(), indent=2).encode() + b"\n"
 
 
 def decode(content: bytes, key: str) -> Info:
     """The Info of the layer `key`. Raises Damaged."""
     try:
         found = json.loads(content)
-        info = Info(**{field.name: found[field.name] for field in fields(Info)})
+        info = Info(*(found[name] for name in Info._fields))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Damaged("info.json is torn") from None
     if info.key != key:

@@ -7,9 +7,8 @@ osbuild (v191) makes it: equal manifests have equal ids in both engines. Values 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from osbuild_pika.devices import Device
 
@@ -24,31 +23,33 @@ def digest(*parts: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where content comes from. items: checksum -> what the source needs to get it."""
-
+class _Source(NamedTuple):
     type: str
     items: Mapping[str, Json]
     options: Mapping[str, Json]
+
+
+class Source(_Source):
+    """Where content comes from. items: checksum -> what the source needs to get it."""
 
     @cached_property
     def id(self) -> str:
         return digest(self.type, self.items)
 
 
-@dataclass(frozen=True)
-class Input:
-    """Something that a stage reads.
-
-    references: checksum, or id of a pipeline (None: of one without stages) -> options.
-    """
-
+class _Input(NamedTuple):
     name: str
     type: str
     origin: str
     references: Mapping[str | None, Json]
     options: Mapping[str, Json]
+
+
+class Input(_Input):
+    """Something that a stage reads.
+
+    references: checksum, or id of a pipeline (None: of one without stages) -> options.
+    """
 
     @cached_property
     def id(self) -> str:
@@ -56,16 +57,17 @@ class Input:
         return digest(self.type, self.origin, self.references, self.options)
 
 
-@dataclass(frozen=True)
-class Mount:
-    """A file system that is mounted for a stage. device: None for one that needs none."""
-
+class _Mount(NamedTuple):
     name: str
     type: str
     device: Device | None
     target: str | None
     partition: float | None
     options: Mapping[str, Json]
+
+
+class Mount(_Mount):
+    """A file system that is mounted for a stage. device: None for one that needs none."""
 
     @cached_property
     def id(self) -> str:
@@ -75,14 +77,7 @@ class Mount:
         return digest(self.type, *device, *optional, self.options)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One step of a pipeline.
-
-    build: id of the pipeline whose tree it runs in, None: the host's. base: id of the stage
-    before it. devices: parents first.
-    """
-
+class _Stage(NamedTuple):
     type: str
     build: str | None
     base: str | None
@@ -91,6 +86,14 @@ class Stage:
     inputs: tuple[Input, ...] = ()
     devices: tuple[Device, ...] = ()
     mounts: tuple[Mount, ...] = ()
+
+
+class Stage(_Stage):
+    """One step of a pipeline.
+
+    build: id of the pipeline whose tree it runs in, None: the host's. base: id of the stage
+    before it. devices: parents first.
+    """
 
     @cached_property
     def id(self) -> str:
@@ -105,8 +108,7 @@ class Stage:
         return digest(*parts)
 
 
-@dataclass(frozen=True)
-class Pipeline:
+class Pipeline(NamedTuple):
     """Stages that make one tree.
 
     name: a string unless read leniently. build: id of a pipeline. runner: what the manifest says
@@ -124,8 +126,7 @@ class Pipeline:
         return self.stages[-1].id if self.stages else None
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What shall be built. Every name in it has been resolved."""
 
     pipelines: tuple[Pipeline, ...]

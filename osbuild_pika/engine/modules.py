@@ -12,9 +12,8 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from osbuild_pika.datadir import data_folder
 from osbuild_pika.errors import PikaError
@@ -29,8 +28,7 @@ class _BadModule(Exception):
     """What is wrong with a module; it becomes Module.fault."""
 
 
-@dataclass(frozen=True)
-class Module:
+class Module(NamedTuple):
     """What is known of a module.
 
     schema: JSON Schema (draft 4) of its entries in a manifest, for a stage the whole stage.

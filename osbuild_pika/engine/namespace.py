@@ -13,9 +13,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from osbuild_pika import libc
 from osbuild_pika.engine.processes import signal_children
@@ -33,12 +32,11 @@ _HINT = (
 )
 
 
-@dataclass(frozen=True)
-class Ids:
-    """Ids 0..count-1 inside are base..base+count-1 outside, for users and groups alike."""
+class Ids(NamedTuple):
+    """Ids 0..size-1 inside are base..base+size-1 outside, for users and groups alike."""
 
     base: int
-    count: int = COUNT
+    size: int = COUNT
 
 
 def find_ids(etc: Path = Path("/etc")) -> Ids:
@@ -85,7 +83,7 @@ def become_root(ids: Ids) -> Ids:
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         return ids
-    numbers = [str(number) for number in (os.getpid(), uid, gid, ids.base, ids.count)]
+    numbers = [str(number) for number in (os.getpid(), uid, gid, ids.base, ids.size)]
     with _start(["sh", "-c", _MAP, *numbers]) as maps:
         try:
             libc.unshare(libc.CLONE_NEWUSER)
@@ -98,7 +96,7 @@ def become_root(ids: Ids) -> Ids:
         raise HostError(f"cannot map the subordinate ids (Debian package uidmap): {why}")
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    return Ids(1, ids.count)
+    return Ids(1, ids.size)
 
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -156,12 +154,12 @@ class UserNamespace:
         self._fds = ()
 
     def _write_maps(self, pid: int) -> None:
-        line = f"0 {self.ids.base} {self.ids.count}"
+        line = f"0 {self.ids.base} {self.ids.size}"
         try:
             for name in ("uid_map", "gid_map"):
                 Path(f"/proc/{pid}/{name}").write_text(line, encoding="ascii")
         except OSError as error:
-            last = self.ids.base + self.ids.count - 1
+            last = self.ids.base + self.ids.size - 1
             raise HostError(
                 f"cannot map the ids {self.ids.base} to {last}: {error.strerror}; are they all in "
                 "/proc/self/uid_map and /proc/self/gid_map?"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 GIB = 1024**3
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """manifest: its text. name: what it is called in messages. run: name of the run.
 
     exports: pipelines, by name or id; None: those that the manifest names, else its last one.
@@ -38,7 +35,7 @@ class Order:
     term: str = "dumb"
 
     def encode(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self)).encode()
+        return json.dumps(self._asdict()).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Order:

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osbuild_pika import libc
 
@@ -23,8 +23,7 @@ _UNFIT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.EXDEV, errno.EIO)
 _OURS = ("trusted.overlay.", "user.overlay.")
 
 
-@dataclass(frozen=True)
-class Upper:
+class Upper(NamedTuple):
     """Where a mount's changes go: directories of one file system, `work` for overlayfs alone."""
 
     layer: str

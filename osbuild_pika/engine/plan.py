@@ -6,8 +6,8 @@ and the code that runs; so what has a wanted key needs not be made again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from osbuild_pika.engine.manifest import FROM_PIPELINE, FROM_SOURCE, Manifest, Pipeline, Stage
 from osbuild_pika.engine.manifest import digest as digest_of
@@ -18,23 +18,14 @@ REPORTING = frozenset({"org.osbuild-pika.lifecycle"})
 Use = tuple[str, str]  # a module: its kind and its name
 
 
-@dataclass(frozen=True)
-class Digests:
+class Digests(NamedTuple):
     """What an id does not cover. host_root: of the host's programs. modules: of every one used."""
 
     host_root: str
     modules: Mapping[Use, str]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What makes a stage's tree what it is.
-
-    below, build, read: the keys of the trees below and beside it; build is the digest of the
-    host's programs if it runs in none. read: by the pipeline's id. devices,
-    mounts: ids by the names that the stage knows them by. code: digests.
-    """
-
+class _Parts(NamedTuple):
     id: str
     below: str | None
     build: str
@@ -42,6 +33,15 @@ class Parts:
     devices: Mapping[str, str]
     mounts: Mapping[str, str]
     code: Mapping[Use, str]
+
+
+class Parts(_Parts):
+    """What makes a stage's tree what it is.
+
+    below, build, read: the keys of the trees below and beside it; build is the digest of the
+    host's programs if it runs in none. read: by the pipeline's id. devices,
+    mounts: ids by the names that the stage knows them by. code: digests.
+    """
 
     @cached_property
     def key(self) -> str:
@@ -51,8 +51,7 @@ class Parts:
         return digest_of(self.id, self.below, self.build, beside, code)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One stage of a plan.
 
     is_cached: it need not run. is_kept: its layer is put into the store; without, its changes
@@ -70,8 +69,7 @@ class Step:
         return self.parts.key
 
 
-@dataclass(frozen=True)
-class PlannedPipeline:
+class PlannedPipeline(NamedTuple):
     """after: names of the planned pipelines that must be done before this one can begin."""
 
     pipeline: Pipeline
@@ -79,8 +77,7 @@ class PlannedPipeline:
     after: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """pipelines: those needed, in the manifest's order, which is one that they can run in.
 
     exports: names. sources: type -> checksums that stages which run will read.

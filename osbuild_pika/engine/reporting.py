@@ -8,9 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from osbuild_pika.engine.fetching import Fetched, first_error
 from osbuild_pika.engine.manifest import Source, Stage
@@ -27,8 +26,7 @@ MAX_OUTPUT = 4 * 1024 * 1024  # characters of a stage's output that its last rec
 SIGNALLED = 128  # what a shell adds to the number of a signal
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a stage failed. name: of the event that is told. error: what it told the engine."""
 
     reason: str
@@ -61,7 +59,7 @@ def explain(done: Done, limits: Limits) -> Failure | None:
         return Failure(done.fault, ExitCode.FAILED) if done.fault else None
     if not outcome.started:
         return Failure("its sandbox could not be made", ExitCode.FAILED)
-    error = asdict(outcome.exception) if outcome.exception else None
+    error = outcome.exception._asdict() if outcome.exception else None
     if error is not None:
         first = error["value"].strip().partition("\n")[0]
         return Failure(one_line(f"{error['type']}: {first}"), ExitCode.FAILED, error=error)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from osbuild_pika.devices import Device, parents_first
@@ -104,12 +103,12 @@ class Resolver:
         for name, given in entry.get("inputs", {}).items():
             if re.match(INPUT_NAME, name):
                 bare = Input(name, given["type"], given["origin"], {}, given.get("options", {}))
-                stage = replace(stage, inputs=(*stage.inputs, bare))
+                stage = stage._replace(inputs=(*stage.inputs, bare))
                 references = self._references(given, stage, pipeline, (*path, "inputs", name))
-                made = replace(bare, references=references)
-                stage = replace(stage, inputs=(*stage.inputs[:-1], made))
+                made = bare._replace(references=references)
+                stage = stage._replace(inputs=(*stage.inputs[:-1], made))
         mounts = self._mounts(entry, devices, (*path, "mounts"))
-        return replace(stage, devices=tuple(parents_first(devices.values())), mounts=mounts)
+        return stage._replace(devices=tuple(parents_first(devices.values())), mounts=mounts)
 
     def _references(
         self, given: dict[str, Json], stage: Stage, pipeline: Any, path: Path

@@ -12,8 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from osbuild_pika.engine import sandbox as sandboxes
 from osbuild_pika.engine.namespace import UserNamespace
@@ -32,8 +31,7 @@ _OWN_PROC = ("unshare", "--mount-proc", "--")
 EndedBy = Literal["itself", "stop", "total timeout", "idle timeout"]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Seconds; None: no limit. grace_s: from SIGTERM to the stage until SIGKILL to all of it."""
 
     total_s: float | None = None
@@ -41,8 +39,10 @@ class Limits:
     grace_s: float = 5.0
 
 
-@dataclass(frozen=True)
-class Outcome:
+_NO_LIMITS = Limits()
+
+
+class Outcome(NamedTuple):
     """status: 0..255 as bubblewrap gives it, 128 + N if signal N ended the stage; negative if
     the sandbox itself was killed. started: False if bubblewrap failed before the stage began."""
 
@@ -86,7 +86,7 @@ def run(
     namespace: UserNamespace,
     sandbox: Sandbox,
     on_output: Callable[[str], None],
-    limits: Limits = Limits(),
+    limits: Limits = _NO_LIMITS,
     stop: Stop | None = None,
 ) -> Outcome:
     """Run the stage whose area is prepared; when this returns no process of it is left.

@@ -9,8 +9,8 @@ belongs to the host's root belongs to nobody; the host's name is hidden; /dev ta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CAPABILITIES = frozenset(
     (
@@ -26,8 +26,7 @@ PROGRAMS = "/run/osbuild/bin"
 LINKS = ("lib", "lib64", "bin", "sbin")
 
 
-@dataclass(frozen=True)
-class Sandbox:
+class Sandbox(NamedTuple):
     """area: the directory of `area.prepared`. stage: the name of the stage's program.
 
     capabilities: what the stage's .meta.json asks for beside CAPABILITIES.

@@ -14,8 +14,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 from osbuild_pika import libc
 from osbuild_pika.engine import copytree, disk, layers, overlay
@@ -27,8 +26,7 @@ from osbuild_pika.errors import HostError
 SWEEP_S = 2.0  # how long a name may be held by somebody who only deletes what a dead run left
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """What is kept of the stage that made a layer. source_epoch: no time in it is later."""
 
     key: str
@@ -38,15 +36,15 @@ class Made:
     source_epoch: int | None = None
 
 
-@dataclass
 class Tree:
     """A tree in work. base: the layers below, lowest first. is_whole: a copy, not a mount."""
 
-    path: str
-    entry: str
-    base: list[Info]
-    is_whole: bool
-    mounted: list[str] = field(default_factory=list)
+    def __init__(self, path: str, entry: str, base: list[Info], is_whole: bool) -> None:
+        self.path = path
+        self.entry = entry
+        self.base = base
+        self.is_whole = is_whole
+        self.mounted: list[str] = []
 
     @property
     def layer(self) -> str:

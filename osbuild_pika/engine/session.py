@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osbuild_pika import lifecycle
 from osbuild_pika.engine import area, hostroot, reasons
@@ -28,8 +28,7 @@ from osbuild_pika.engine.store import Access, Store
 from osbuild_pika.errors import ExitCode, PikaError
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """What a build is made of, beside its order."""
 
     order: Order

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from osbuild_pika import wire
 
@@ -22,8 +21,7 @@ MAX_MESSAGE = 1024 * 1024  # bytes
 MAX_TEXT = 64 * 1024  # characters of each part of an exception
 
 
-@dataclass(frozen=True)
-class StageException:
+class StageException(NamedTuple):
     """What a stage's code raised, in its words."""
 
     type: str

@@ -10,9 +10,8 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from osbuild_pika import lifecycle, mounts
 from osbuild_pika.devices import Device, DeviceManager
@@ -34,8 +33,7 @@ MAX_METADATA = 16 * 1024 * 1024  # bytes
 INSIDE = "/run/osbuild"
 
 
-@dataclass(frozen=True)
-class Desk:
+class Desk(NamedTuple):
     """What all stages of a build share. service_output: given (service id, module, line)."""
 
     namespace: UserNamespace
@@ -52,8 +50,7 @@ class Desk:
         return lambda service, line: self.service_output(service, modules.get(service, ""), line)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One stage to run. parts: what it sees of the host. trees: what its inputs may ask for.
 
     is_ours: it is one of our own modules.
@@ -67,8 +64,7 @@ class Job:
     is_ours: bool = False
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """outcome: of the sandbox. metadata: what the stage left in /run/osbuild/meta, None if
     nothing; fault: why that cannot be taken."""
 
@@ -105,8 +101,7 @@ def _services(stage: Stage) -> dict[str, str]:
     return {**inputs, **devices, **{f"mount/{each.name}": each.type for each in stage.mounts}}
 
 
-@dataclass(frozen=True)
-class _Setting:
+class _Setting(NamedTuple):
     """One stage's, while its services run. store_api: where inputs ask for trees. end: what is
     undone when it has ended."""
 

@@ -20,7 +20,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osbuild_pika.engine import disk, layers
 from osbuild_pika.engine.copytree import Inside
@@ -32,8 +32,7 @@ _FORMAT = 1
 _SOURCES = "sources/org.osbuild.files"
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """How the trees of a store are touched.
 
     base: the id that root inside has, as the engine sees it. inside: see copytree. trees: where

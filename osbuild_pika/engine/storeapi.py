@@ -15,17 +15,15 @@ import socket
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from osbuild_pika import libc, wire
 from osbuild_pika.engine import area as areas
 from osbuild_pika.errors import PikaError
 
 
-@dataclass(frozen=True)
-class Trees:
+class Trees(NamedTuple):
     """What may be asked for. shown: id of a pipeline -> directory that shows its tree.
 
     sources: the directory with one directory for each type of content. scratch: for mkdtemp.
