@@ -1,0 +1,11 @@
+"""Front ends: from what people write to a manifest.
+
+reading.py   YAML with the place of every value, checked against a JSON schema
+definition.py, rules.py   image.yaml -> Definition, or all that is wrong with it
+local.py     what a definition takes from its directory, and hashed passwords
+mirrors.py   where a distribution's packages come from
+apt.py       apt with a state of its own, and its complaints in one line
+debian.py    Definition -> Lock: which packages exactly
+lock.py      image.lock.json, and whether it still answers a definition
+manifest.py  (Definition, Lock, Local) -> manifest
+"""

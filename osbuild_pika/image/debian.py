@@ -1,0 +1,244 @@
+"""Definition -> Lock: apt says which packages an image has, with the checksum of each.
+
+The base is what mmdebstrap calls minbase: what is essential or required, and apt. It is resolved
+alone first and is then asked for by name with all the rest: so it is the same for every definition
+of a suite, and its tree is built once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import os
+import platform
+import re
+import shutil
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from osbuild_pika.errors import HostError, InputError
+from osbuild_pika.image import apt, lock, mirrors
+from osbuild_pika.image.definition import Definition
+from osbuild_pika.image.lock import Lock, Package, Release, Source
+
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "armhf",
+    "i686": "i386",
+    "ppc64le": "ppc64el",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
+SYSTEMD = ("systemd", "systemd-sysv", "dbus")
+RESOLVER = "systemd-resolved"  # a part of systemd in older suites
+MAX_NEAR = 3  # names that are told of
+_URI = re.compile(
+    r"'(?P<url>[^']+)' (?P<name>[^_ ]+)_(?P<version>[^_ ]+)_(?P<arch>[^_ ]+)\.deb "
+    r"(?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})"
+)
+
+Tell = Callable[[str], None]
+
+
+class Record(NamedTuple):
+    """What an index says of a package."""
+
+    is_essential: bool
+    is_required: bool
+
+
+def host_architecture() -> str:
+    """This machine's architecture as Debian calls it. Raises HostError."""
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise HostError(f"machines of the kind {machine} are not known")
+    return ARCHITECTURES[machine]
+
+
+def resolve(definition: Definition, path: str, environment: Mapping[str, str], tell: Tell) -> Lock:
+    """Ask the mirrors which packages a definition means now. path: the definition's.
+
+    tell: is given a line at each step. Raises InputError, HostError.
+    """
+    architecture = host_architecture()
+    sources = mirrors.choose(definition, path, environment)
+    for each in sources:
+        tell(f"indexes of {each.uri} {' '.join(each.suites)}")
+    with apt.private(sources, architecture) as private:
+        private.call("apt-get", "update", "-q")
+        tell("resolving")
+        packages = _packages(private, definition, architecture)
+        releases = [_release(each, sources) for each in _signed(private.lists)]
+    dates = [datetime.fromisoformat(each.date) for each in releases]
+    return Lock(
+        request=lock.request(definition),
+        distribution=definition.distribution,
+        suite=definition.suite,
+        architecture=architecture,
+        source_date_epoch=int(max(dates).timestamp()),
+        keyring_sha256=_sha256(sources[0].signed_by),
+        sources=tuple(_in_image(each, definition) for each in sources),
+        releases=tuple(sorted(releases, key=lambda each: (each.origin, each.codename))),
+        packages=tuple(sorted(packages, key=lambda each: each.name)),
+    )
+
+
+def _packages(private: apt.Apt, definition: Definition, architecture: str) -> list[Package]:
+    names = lock.wanted(definition)
+    init = SYSTEMD if definition.init == "systemd" else ()
+    known = records(private, {*names, *init, RESOLVER})
+    _refuse_unknown(private, sorted({*names, *init} - known.keys()), definition)
+    if definition.base == "none":
+        plain = private.call("apt-get", "download", "--print-uris", "-qq", *sorted(names))
+        return _listed(plain, known, set(), names) if names else []
+    if init:
+        names |= {*init, *({RESOLVER} & known.keys())}
+    patterns = _minbase(definition.suite, architecture)
+    base = {match["name"] for match in _install(private, [*patterns, "apt"])}
+    whole = _install(private, [*patterns, *sorted(base | names | {"apt"})])
+    known = records(private, {match["name"] for match in whole})
+    return [_package(match, known, base, names | {"apt"}) for match in whole]
+
+
+def _listed(
+    text: str, known: Mapping[str, Record], base: set[str], names: set[str]
+) -> list[Package]:
+    return [_package(match, known, base, names) for match in _URI.finditer(text)]
+
+
+def _minbase(suite: str, architecture: str) -> list[str]:
+    """mmdebstrap's patterns: only the suite's own packages decide, not those of its pockets."""
+    own = f"?or(?archive(^{re.escape(suite)}$),?codename(^{re.escape(suite)}$))"
+    ours = f"{own},?architecture({architecture})"
+    return [f"?narrow({ours},?essential)", f"?narrow({ours},?priority(required))"]
+
+
+def _install(private: apt.Apt, names: Sequence[str]) -> list[re.Match[str]]:
+    """What apt would install on an empty system. Raises InputError, HostError."""
+    text = private.call("apt-get", "install", "--print-uris", "-q", *names)
+    lines = [line for line in text.split("\n") if line.startswith("'")]
+    found = [match for line in lines if (match := _URI.fullmatch(line))]
+    if len(found) != len(lines):
+        odd = next(line for line in lines if not _URI.fullmatch(line))
+        raise HostError(f"apt has no SHA-256 for {ascii(odd)[:200]}: the mirror's index is too old")
+    if not found:
+        raise HostError("the mirror has no essential packages for this suite and architecture")
+    return found
+
+
+def _package(
+    match: re.Match[str], known: Mapping[str, Record], base: set[str], names: set[str]
+) -> Package:
+    name = match["name"]
+    record = known.get(name, Record(False, False))
+    is_asked = name in names or record.is_essential or (name in base and record.is_required)
+    return Package(
+        name=name,
+        version=urllib.parse.unquote(match["version"]),
+        arch=match["arch"],
+        url=match["url"],
+        sha256=match["sha256"],
+        size=int(match["size"]),
+        auto=not is_asked,
+        essential=record.is_essential,
+        base=name in base,
+    )
+
+
+# --- what the indexes say of a package -----------------------------------------------------------
+
+
+def records(private: apt.Apt, names: Iterable[str]) -> dict[str, Record]:
+    """The packages of these names that there are; apt-cache leaves out the others."""
+    asked = ["apt-cache", "show", "--no-all-versions", *sorted(names)]
+    found: dict[str, Record] = {}
+    # Each field that is looked at has one line, whatever else a stanza has.
+    for stanza in private.run(*asked).stdout.split("\n\n"):
+        pairs = (line.partition(": ") for line in stanza.split("\n"))
+        fields = {name: value.strip() for name, _, value in pairs}
+        if "Package" in fields:
+            record = Record(fields.get("Essential") == "yes", fields.get("Priority") == "required")
+            found.setdefault(fields["Package"], record)
+    return found
+
+
+def _refuse_unknown(private: apt.Apt, names: Sequence[str], definition: Definition) -> None:
+    """Raise InputError for packages that there are not, with the names that are closest."""
+    if not names:
+        return
+    all_names = private.run("apt-cache", "pkgnames").stdout.split()
+    told = []
+    for name in names:
+        providers = _providers(private, name)
+        near = get_close_matches(name, all_names, n=MAX_NEAR, cutoff=0.7)
+        if providers:
+            told.append(f"{name} is a virtual package: name one of {', '.join(providers[:5])}")
+        elif near := [each for each in near if each != name]:
+            told.append(f"no package {name}; the closest: {', '.join(near)}")
+        else:
+            told.append(f"no package {name}")
+    raise InputError(f"{definition.distribution}/{definition.suite}: {'; '.join(told)}")
+
+
+def _providers(private: apt.Apt, name: str) -> list[str]:
+    """The packages that provide a virtual one."""
+    _, _, text = private.run("apt-cache", "showpkg", name).stdout.partition("Reverse Provides:")
+    return sorted({line.split()[0] for line in text.split("\n") if line.strip()})
+
+
+# --- what was signed -----------------------------------------------------------------------------
+
+
+def _signed(lists: Path) -> list[Path]:
+    """The files whose signatures apt has verified."""
+    return sorted([*lists.glob("*_InRelease"), *lists.glob("*_Release")])
+
+
+def _release(path: Path, sources: Sequence[mirrors.AptSource]) -> Release:
+    """Raises HostError."""
+    data = path.read_bytes()
+    fields: dict[str, str] = {}
+    for line in data.decode("utf-8", "replace").split("\n"):
+        name, _, value = line.partition(":")
+        fields.setdefault(name, value.strip())
+    try:
+        date = email.utils.parsedate_to_datetime(fields.get("Date", "")).astimezone(UTC)
+    except ValueError:
+        raise HostError(f"{path.name}: its Date is no date") from None
+    return Release(
+        origin=fields.get("Label") or fields.get("Origin", ""),
+        codename=fields.get("Codename") or fields.get("Suite", ""),
+        date=date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        sha256=hashlib.sha256(data).hexdigest(),
+        signers=tuple(_signers(path, sources[0].signed_by)),
+    )
+
+
+def _signers(path: Path, keyring: str) -> list[str]:
+    """The fingerprints of the keys that signed a file and are in a keyring, as gpgv tells them.
+
+    They are told for people; apt has verified the signature already. None without gpgv.
+    """
+    if shutil.which("gpgv") is None or path.name.endswith("_Release"):
+        return []
+    done = apt.run(["gpgv", "--status-fd", "1", "--keyring", os.path.abspath(keyring), str(path)])
+    return sorted(set(re.findall(r"^\[GNUPG:\] VALIDSIG .* ([0-9A-F]{16,64})$", done.stdout, re.M)))
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _in_image(source: mirrors.AptSource, definition: Definition) -> Source:
+    """What the image's own apt is told: its keyring is the distribution's, or lies in /etc."""
+    keyring, _ = mirrors.KEYRINGS[definition.distribution]
+    if definition.keyring is not None:
+        own = Path(source.signed_by)
+        suffix = ".asc" if own.read_bytes().startswith(b"-----") else ".gpg"
+        keyring = f"/etc/apt/keyrings/osbuild-pika{suffix}"
+    return Source(source.uri, source.suites, source.components, keyring, source.is_snapshot)

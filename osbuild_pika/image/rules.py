@@ -1,0 +1,105 @@
+"""What a definition's schema cannot say: what goes together, and what stands there twice."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from osbuild_pika.image.reading import Document, Path, shown
+
+_NOT_KEPT = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108 - paths in an image
+_HASHES = ("$1$", "$5$", "$6$", "$2a$", "$2b$", "$y$", "$7$", "$gy$")
+SNAPSHOT = "{snapshot}"
+
+
+def is_hash(password: str) -> bool:
+    """Whether a password is crypt's hash of one, or is locked or none: nothing to be hashed."""
+    return not password or password.startswith(("!", "*", *_HASHES))
+
+
+def check(document: Document) -> None:
+    """Note all that is wrong with a document which has the right form."""
+    given = document.value
+    _files(document, given.get("files", ()))
+    _twice(document, "users", (each["name"] for each in given.get("users", ())))
+    _init(document, given)
+    _mirrors(document, given)
+    if "ready" in given and not {"unit", "http"} & given["ready"].keys():
+        document.fault(("ready",), "needs `unit`, `http` or both: what makes the guest ready")
+
+
+def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
+    for index, each in enumerate(files):
+        path: Path = ("files", index)
+        kinds = [kind for kind in ("content", "source", "link") if kind in each]
+        if len(kinds) != 1:
+            had = f"has {' and '.join(kinds)}" if kinds else "has nothing"
+            document.fault(path, f"{had}; write one of content, source, link")
+        if "link" in each and "mode" in each:
+            document.fault((*path, "mode"), "a symbolic link has no mode of its own", is_key=True)
+        top = "/" + each["path"].split("/")[1]
+        if top in _NOT_KEPT:
+            document.fault((*path, "path"), f"{shown(each['path'])}: {top} is empty in an image")
+    _twice(document, "files", (each["path"] for each in files), "path")
+
+
+def _twice(document: Document, key: str, names: Iterable[str], name_key: str = "name") -> None:
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in seen:
+            first = f"{key}[{seen[name]}]"
+            document.fault((key, index, name_key), f"{shown(name)} stands in {first} already")
+        seen.setdefault(name, index)
+
+
+def _init(document: Document, given: Mapping[str, Any]) -> None:
+    """What needs an init, a Python or maintainer scripts has them."""
+    is_bare = given.get("base") == "none"
+    if is_bare and given.get("lifecycle"):
+        why = "needs python3 as it is configured by its maintainer scripts: base: minbase"
+        document.fault(("lifecycle",), why, is_key=True)
+    if is_bare and given.get("init") == "systemd":
+        document.fault(("init",), "systemd needs base: minbase", is_key=True)
+    init = given.get("init", "none" if is_bare else "systemd")
+    if init == "none" and given.get("services"):
+        document.fault(("services",), "need init: systemd", is_key=True)
+    if init == "none" and "unit" in given.get("ready", {}):
+        document.fault(("ready", "unit"), "needs init: systemd", is_key=True)
+    if "ready" in given and not given.get("lifecycle", not is_bare):
+        why = "is told by the lifecycle helper: leave it out, or write lifecycle: true"
+        document.fault(("ready",), why, is_key=True)
+
+
+def _mirrors(document: Document, given: Mapping[str, Any]) -> None:
+    mirror = given.get("mirror", ())
+    entries = [(("mirror",), mirror)] if isinstance(mirror, str) else []
+    if isinstance(mirror, list):
+        for index, each in enumerate(mirror):
+            at: Path = ("mirror", index)
+            entries.append((at, each) if isinstance(each, str) else ((*at, "url"), each["url"]))  # type: ignore[arg-type]
+    is_snapshot = "@" in given["from"]
+    for path, url in entries:
+        for problem in url_problems(url, is_snapshot):
+            document.fault(path, f"{shown(url)}: {problem}")
+
+
+def url_problems(url: str, is_snapshot: bool) -> list[str]:
+    """What is wrong with a mirror's URL. is_snapshot: whether a snapshot is asked for."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return [str(error)]
+    problems = []
+    if parts.scheme not in ("http", "https") or not host:
+        problems.append("only http and https are taken")
+    if "@" in parts.netloc:
+        problems.append("a mirror's URL has no password in it")
+    if parts.query or parts.fragment:
+        problems.append("a mirror's URL has no ? and no #")
+    if is_snapshot and SNAPSHOT not in url:
+        problems.append(f"for a snapshot it needs {SNAPSHOT} where the snapshot's time goes")
+    if not is_snapshot and SNAPSHOT in url:
+        problems.append(f"has {SNAPSHOT}, but `from` asks for none: write SUITE@20261101T000000Z")
+    return problems
