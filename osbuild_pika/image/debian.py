@@ -100,9 +100,9 @@ def _packages(private: apt.Apt, definition: Definition, architecture: str) -> li
         names |= {*init, *({RESOLVER} & known.keys())}
     patterns = _minbase(definition.suite, architecture)
     base = {match["name"] for match in _install(private, [*patterns, "apt"])}
-    whole = _install(private, [*patterns, *sorted(base | names | {"apt"})])
+    whole = _install(private, [*patterns, *sorted({"apt"} | base | names)])
     known = records(private, {match["name"] for match in whole})
-    return [_package(match, known, base, names | {"apt"}) for match in whole]
+    return [_package(match, known, base, names) for match in whole]
 
 
 def _listed(
@@ -136,7 +136,9 @@ def _package(
 ) -> Package:
     name = match["name"]
     record = known.get(name, Record(False, False))
-    is_asked = name in names or record.is_essential or (name in base and record.is_required)
+    # What a definition asks for by name changes nothing in the base: it is the same for all.
+    is_base = record.is_essential or record.is_required or name == "apt"
+    is_asked = is_base if name in base else name in names
     return Package(
         name=name,
         version=urllib.parse.unquote(match["version"]),

@@ -165,6 +165,8 @@ class _Builder:
             self._begin_pair(event.value, place)
             return
         value: Any = event.value
+        if any("\ud800" <= each <= "\udfff" for each in event.value):
+            self.document.faults.append(Fault(*place, "half a character: an escape of a surrogate"))
         if is_plain:
             tag = self._resolver.resolve(self._yaml.ScalarNode, event.value, event.implicit)
             node = self._yaml.ScalarNode(tag, event.value)

@@ -1,0 +1,294 @@
+"""(Definition, Lock, Local) -> manifest, pure: the same values give the same bytes.
+
+Nothing of this machine and no time is in it. The base is a stage of its own, which does not change
+with the packages, and what changes most often comes last: so most of a tree is in the store.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from osbuild_pika.errors import InputError
+from osbuild_pika.image.debian import ARCHITECTURES
+from osbuild_pika.image.definition import Definition, File, User
+from osbuild_pika.image.local import Local
+from osbuild_pika.image.lock import Lock, Package
+
+Json = dict[str, Any]
+ROOTFS, METADATA = "rootfs", "metadata"
+_LEVELS: dict[str, Json] = {
+    "zstd": {"method": "zstd", "level": 9},
+    "zstd-3": {"method": "zstd", "level": 3},
+    "xz": {"method": "xz"},
+}
+_SUFFIXES = {"zstd": "zst", "xz": "xz"}
+
+
+def make(definition: Definition, lock: Lock, local: Local) -> Json:
+    """The manifest of a definition; the lock must answer it (lock.check). Raises InputError."""
+    contents = {checksum(data): data for data in _contents(definition, local)}
+    stages = [
+        *_packages(definition, lock, local),
+        *_hooks(definition, "post-packages"),
+        *_users(definition, local),  # before the files that are theirs
+        *_files(definition, local),
+        *_settings(definition),
+        *_hooks(definition, "post-files"),
+        _guest(definition),
+        *_hooks(definition, "last"),
+        {"type": "org.osbuild-pika.clean", "options": {}},
+        {
+            "type": "org.osbuild-pika.lint",
+            "options": {"type": "container", "allow": sorted(definition.allowed)},
+        },
+    ]
+    pipelines = [
+        (ROOTFS, stages),
+        (METADATA, [_metadata(definition, lock)]),
+        *((each, [_output(definition, each)]) for each in definition.outputs),
+    ]
+    return {
+        "version": "2",
+        "metadata": {
+            "generators": [{"name": "osbuild-pika"}],
+            "exports": [{"name": each} for each in definition.outputs],
+        },
+        "sources": _sources(lock, contents),
+        "pipelines": [
+            {"name": name, "source-epoch": lock.source_date_epoch, "stages": each}
+            for name, each in pipelines
+        ],
+    }
+
+
+def checksum(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _sources(lock: Lock, contents: Mapping[str, bytes]) -> Json:
+    packages = sorted(lock.packages, key=lambda each: each.sha256)
+    found: Json = {
+        "org.osbuild.curl": {
+            "items": {f"sha256:{each.sha256}": {"url": each.url} for each in packages}
+        }
+    }
+    if contents:
+        items = {
+            name: {"encoding": "base64", "data": base64.b64encode(data).decode()}
+            for name, data in sorted(contents.items())
+        }
+        found["org.osbuild.inline"] = {"items": items}
+    return found if packages else {k: v for k, v in found.items() if k != "org.osbuild.curl"}
+
+
+def _inputs(kind: str, checksums: Iterable[str]) -> Json:
+    """The stage's input of files by checksum, each once."""
+    references = list(dict.fromkeys(checksums))
+    files = {"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references}
+    return {kind: files}
+
+
+# --- packages ------------------------------------------------------------------------------------
+
+
+def _packages(definition: Definition, lock: Lock, local: Local) -> Iterator[Json]:
+    if definition.base == "none":
+        if lock.packages:
+            yield _deb("extract", lock, lock.packages)
+        return
+    yield _deb("bootstrap", lock, [each for each in lock.packages if each.base])
+    rest = [each for each in lock.packages if not each.base]
+    if rest:
+        yield _deb("install", lock, rest)
+    if local.keyring is not None:
+        name = checksum(local.keyring)
+        key = {"path": lock.sources[0].signed_by, "checksum": name, "mode": "0644"}
+        options = {"files": [{**key, "user": "root", "group": "root"}]}
+        inputs = _inputs("files", [name])
+        yield {"type": "org.osbuild-pika.files", "options": options, "inputs": inputs}
+    sources = [_stanza(each) for each in lock.sources]
+    yield {"type": "org.osbuild-pika.deb.config", "options": {"sources": sources}}
+
+
+def _deb(mode: str, lock: Lock, packages: Sequence[Package]) -> Json:
+    entries = [
+        {
+            "name": each.name,
+            "version": each.version,
+            "arch": each.arch,
+            "checksum": f"sha256:{each.sha256}",
+            "auto": each.auto,
+        }
+        for each in packages
+    ]
+    return {
+        "type": "org.osbuild-pika.deb",
+        "options": {"mode": mode, "architecture": lock.architecture, "packages": entries},
+        "inputs": _inputs("packages", (f"sha256:{each.sha256}" for each in packages)),
+    }
+
+
+def _stanza(source: Any) -> Json:
+    stanza = {
+        "types": "deb",
+        "uris": source.uri,
+        "suites": list(source.suites),
+        "components": list(source.components),
+        "signed-by": source.signed_by,
+    }
+    return {**stanza, "check-valid-until": "no"} if source.is_snapshot else stanza
+
+
+# --- what else is in the tree --------------------------------------------------------------------
+
+
+def _hooks(definition: Definition, name: str) -> Iterator[Json]:
+    for hook in definition.hooks:
+        if hook.name == name:
+            options = {"name": name, "script": hook.script, "interpreter": hook.interpreter}
+            yield {"type": "org.osbuild-pika.hook", "options": options}
+
+
+def _contents(definition: Definition, local: Local) -> Iterator[bytes]:
+    """What is a source of its own: in a stage's options it might be anything."""
+    for file in definition.files:
+        if file.source is not None:
+            yield local.contents[file.source]
+    if local.keyring is not None and definition.base != "none":
+        yield local.keyring
+
+
+def _files(definition: Definition, local: Local) -> Iterator[Json]:
+    entries = [_file(each, local) for each in definition.files]
+    if not entries:
+        return
+    stage: Json = {"type": "org.osbuild-pika.files", "options": {"files": entries}}
+    checksums = [each["checksum"] for each in entries if "checksum" in each]
+    yield {**stage, "inputs": _inputs("files", checksums)} if checksums else stage
+
+
+def _file(file: File, local: Local) -> Json:
+    owner = {"user": file.user, "group": file.group}
+    if file.link is not None:
+        return {"path": file.path, "link": file.link, **owner}
+    if file.source is not None:
+        content = {"checksum": checksum(local.contents[file.source])}
+    else:
+        content = {"content": file.content or ""}
+    return {"path": file.path, **content, "mode": file.mode, **owner}
+
+
+def _settings(definition: Definition) -> Iterator[Json]:
+    if definition.hostname:
+        yield {"type": "org.osbuild.hostname", "options": {"hostname": definition.hostname}}
+    if definition.locale:
+        yield {"type": "org.osbuild.locale", "options": {"language": definition.locale}}
+    if definition.timezone:
+        yield {"type": "org.osbuild.timezone", "options": {"zone": definition.timezone}}
+    units = {"enabled_services": definition.enabled, "disabled_services": definition.disabled}
+    options = {name: list(each) for name, each in units.items() if each}
+    if options:
+        yield {"type": "org.osbuild.systemd", "options": options}
+
+
+def _users(definition: Definition, local: Local) -> Iterator[Json]:
+    if definition.users:
+        users = {each.name: _user(each, local) for each in definition.users}
+        yield {"type": "org.osbuild.users", "options": {"users": users}}
+
+
+def _user(user: User, local: Local) -> Json:
+    given = {
+        "uid": user.uid,
+        "groups": list(user.groups) or None,
+        "description": user.description,
+        "home": user.home,
+        "shell": user.shell,
+        "password": local.hashes.get(user.name),
+        "keys": list(user.ssh_keys) or None,
+    }
+    return {name: each for name, each in given.items() if each is not None}
+
+
+def _guest(definition: Definition) -> Json:
+    options: Json = {"init": definition.init, "lifecycle": definition.lifecycle}
+    if definition.init == "systemd":
+        options["network"] = "dhcp"
+    if definition.ready:
+        ready = {"unit": definition.ready.unit, "http": definition.ready.http}
+        given = {name: each for name, each in ready.items() if each is not None}
+        options["ready"] = {**given, "within_s": definition.ready.within_s}
+    return {"type": "org.osbuild-pika.guest", "options": options}
+
+
+# --- outputs -------------------------------------------------------------------------------------
+
+
+def _metadata(definition: Definition, lock: Lock) -> Json:
+    """What Incus is told of an image; it has a time only in the form of the packages' indexes."""
+    names = {debian: name for name, debian in ARCHITECTURES.items()}
+    if lock.architecture not in names:
+        raise InputError(f"the lock is for {lock.architecture}, which Incus is not told of")
+    at = datetime.fromtimestamp(lock.source_date_epoch, UTC)
+    system = lock.distribution.capitalize()
+    properties = {
+        "architecture": lock.architecture,
+        "description": f"{system} {lock.suite} {lock.architecture} ({definition.name})",
+        "name": definition.name,
+        "os": system,
+        "release": lock.suite,
+        "serial": at.strftime("%Y%m%d_%H%M"),
+        "variant": "default",
+        **definition.properties,
+    }
+    options = {
+        "architecture": names[lock.architecture],
+        "creation_date": lock.source_date_epoch,
+        "properties": dict(sorted(properties.items())),
+    }
+    return {"type": "org.osbuild-pika.incus.metadata", "options": options}
+
+
+def _tree(pipeline: str) -> Json:
+    references = [f"name:{pipeline}"]
+    return {
+        "type": "org.osbuild.tree",
+        "origin": "org.osbuild.pipeline",
+        "references": references,
+    }
+
+
+def _output(definition: Definition, output: str) -> Json:
+    name, level = definition.name, _LEVELS[definition.compression]
+    suffix = _SUFFIXES[level["method"]]
+    if output == "rootfs-tar":
+        options = {
+            "filename": f"{name}-rootfs.tar.{suffix}",
+            "format": "posix",
+            "root-node": "omit",
+            "numeric-owner": True,
+        }
+        return {"type": "org.osbuild.tar", "options": options, "inputs": {"tree": _tree(ROOTFS)}}
+    if output == "squashfs":
+        squashed: Json = {
+            "filename": f"{name}.squashfs",
+            "compression": {"method": level["method"]},
+        }
+        return {
+            "type": "org.osbuild.squashfs",
+            "options": squashed,
+            "inputs": {"tree": _tree(ROOTFS)},
+        }
+    names: Json = {"format": "unified", "filename": f"{name}.tar.{suffix}"}
+    if output == "incus-split":
+        files = {"metadata": f"{name}-metadata.tar.{suffix}", "rootfs": f"{name}.squashfs"}
+        names = {"format": "split", **files}
+    return {
+        "type": "org.osbuild-pika.incus.pack",
+        "options": {**names, "compression": level},
+        "inputs": {"metadata": _tree(METADATA), "rootfs": _tree(ROOTFS)},
+    }
