@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkfs.ext4:e2fsprogs \
 	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd \
 	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk \
-	openssl:openssl setpriv:util-linux ip:iproute2
+	openssl:openssl setpriv:util-linux ip:iproute2 apt-ftparchive:apt-utils dpkg-deb:dpkg \
+	gpg:gpg gpgv:gpgv
 DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools
 
 .PHONY: demo clean-demo test test-slow check lint bench

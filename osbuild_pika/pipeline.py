@@ -1,6 +1,6 @@
 """The way through, one function per arrow.
 
-A manifest -> a plan; an order -> a build's records and end.
+A definition -> a lock -> a manifest -> a plan; an order -> a build's records and end.
 """
 
 from __future__ import annotations
@@ -18,15 +18,71 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from osbuild_pika.engine.order import Order
-from osbuild_pika.errors import HostError, describe_status
+from osbuild_pika.errors import HostError, InputError, describe_status
 
 if TYPE_CHECKING:
     from osbuild_pika.engine.manifest import Manifest
+    from osbuild_pika.image.definition import Definition
+    from osbuild_pika.image.lock import Lock
 
 # -P: nothing of the current directory, which may be anybody's.
 ENGINE = (sys.executable, "-P", "-m", "osbuild_pika.engine")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TICK_S = 0.2  # how often who looks on may redraw
+
+
+class Locked(NamedTuple):
+    """A lock, and what it changes against one before. is_new: whether it was written."""
+
+    lock: Lock
+    changes: list[str]
+    is_new: bool
+
+
+def lock_path(path: str) -> str:
+    """Where the lock of the definition at `path` lies."""
+    from osbuild_pika.image import lock
+
+    return lock.place_of(path)
+
+
+def lock_of(path: str, definition: Definition) -> Lock | None:
+    """The lock beside a definition, None if there is none. Raises InputError, also if it does not
+    answer the definition any more."""
+    from osbuild_pika.image import lock
+
+    found = lock.read(lock_path(path))
+    if found is not None:
+        lock.check(found, definition, lock_path(path))
+    return found
+
+
+def new_lock(path: str, definition: Definition, tell: Callable[[str], None]) -> Locked:
+    """Resolve a definition and write its lock, unless it is the one that is there already.
+
+    tell: is given a line at each step. Raises InputError, HostError.
+    """
+    from osbuild_pika.image import debian, lock
+
+    try:
+        before = lock.read(lock_path(path))
+    except InputError:
+        before = None  # what cannot be read is made anew
+    made = debian.resolve(definition, path, os.environ, tell)
+    if before is not None and lock.is_same(before, made):
+        return Locked(before, [], False)
+    lock.write(made, lock_path(path))
+    return Locked(made, lock.changes(before, made) if before else [], True)
+
+
+def image_manifest(path: str, definition: Definition, lock: Lock) -> str:
+    """The manifest of a definition, as text. Raises InputError, HostError."""
+    from osbuild_pika.image import debian, local, manifest
+
+    if lock.architecture != (host := debian.host_architecture()):
+        name = os.path.basename(lock_path(path))
+        raise HostError(f"{name} is for {lock.architecture}, this machine is {host}")
+    return json.dumps(manifest.make(definition, lock, local.gather(definition, path)))
 
 
 class Wanted(NamedTuple):

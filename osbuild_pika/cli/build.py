@@ -1,14 +1,15 @@
-"""`osbuild-pika build`: build a manifest, show how it goes, and say what came of it."""
+"""`osbuild-pika build`: build an image or a manifest, show how it goes, say what came of it."""
 
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbuild_pika.cli import building, manifests
+from osbuild_pika.cli import building, images, manifests, tables
 from osbuild_pika.cli.places import parse_duration
 from osbuild_pika.errors import ExitCode
 from osbuild_pika.monitor.choose import MODES, progress_sink
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("manifest", metavar="MANIFEST", type=click.Path())
+@click.argument(
+    "manifest", metavar="[FILE]", type=click.Path(), required=False, callback=images.default
+)
 @building.exports
 @click.option(
     "-o",
@@ -30,10 +33,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where to export to: DIR/PIPELINE.",
 )
-@click.option("--force", is_flag=True, help="Replace what was exported there before.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace what was exported there before; a definition's outputs always are.",
+)
+@click.option("--locked", is_flag=True, help="Do not make the lock of a definition: refuse.")
 @building.store
 @manifests.libdir
-@click.option("--run", metavar="NAME", help="Name of the run. Default: of the manifest's file.")
+@click.option(
+    "--run", metavar="NAME", help="Name of the run. Default: the definition's or the file's."
+)
 @click.option(
     "--stage-timeout",
     metavar="TIME",
@@ -53,27 +63,35 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "is_json", is_flag=True, help="Print the result as upstream osbuild does.")
 def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
-    """Build MANIFEST, a file or - for the standard input.
+    """Build FILE: a definition such as image.yaml, a manifest, or - for the standard input.
+
+    Without FILE it is ./image.yaml. A definition that has no lock yet gets one: this downloads
+    the indexes of its distribution. If the lock is of another definition, `lock` makes it anew.
 
     Each stage runs in a sandbox without network, as nobody on the host. Finished stages are kept:
-    a build that failed or was interrupted goes on where it stopped. The last line of stdout names
-    what was exported; `osbuild-pika result` tells more.
+    a build that failed or was interrupted goes on where it stopped. stdout names what was exported:
+    of a definition each output with its fingerprint, size and time; `osbuild-pika result` tells
+    more.
 
-    Exits 0, 1 if the build failed, 2 for a bad manifest, 3 if this host or a source does not do,
+    Exits 0, 1 if the build failed, 2 for a bad FILE, 3 if this host or a source does not do,
     124 after a time-out, 130 or 143 when interrupted.
     """
     from osbuild_pika import pipeline
     from osbuild_pika.monitor.result import ResultCollector
 
+    began = time.monotonic()
+    order = _order(manifest, given)
     collector = ResultCollector()
     sink = progress_sink(progress, sys.stderr, _estimates)
     watch = building.Watch(sink, collector)
-    code = pipeline.build(_order(manifest, given), watch.take, watch.tick)
+    code = pipeline.build(order, watch.take, watch.tick)
     watch.close()
     if watch.refusal is not None:
         watch.tell_refusal(is_json)
     elif is_json:
         click.echo(json.dumps(collector.result()))
+    elif code == ExitCode.OK and images.is_definition(manifest):
+        _tell_images(order, watch.exported, time.monotonic() - began)
     elif code == ExitCode.OK:
         for path in watch.exported:
             click.echo(one_line(path, 4096))
@@ -92,17 +110,40 @@ def _estimates() -> Mapping[str, float]:
 def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
     from osbuild_pika.engine.order import Order, name_of, run_name
 
+    is_definition = images.is_definition(manifest)
+    if is_definition:
+        text, name = images.manifest_of(manifest, given["locked"], is_new_allowed=True)
+    else:
+        text = manifests.read(manifest).decode("utf-8", "surrogateescape")
+        name = name_of(manifest)
     return Order(
-        manifest=manifests.read(manifest).decode("utf-8", "surrogateescape"),
-        name=name_of(manifest),
-        run=given["run"] or run_name(name_of(manifest)),
+        manifest=text,
+        name=name,
+        run=given["run"] or run_name(name),
         store=given["store"],
         exports=given["exports"] or None,
         output=given["output"],
         libdirs=tuple(os.path.abspath(each) for each in given["libdirs"]),
         total_s=given["stage_timeout"],
         idle_s=given["idle_timeout"],
-        is_forced=given["force"],
+        is_forced=given["force"] or is_definition,
         is_copied=given["copy_trees"],
         term=os.environ.get("TERM", "dumb"),
     )
+
+
+def _tell_images(order: "Order", exported: list[str], took_s: float) -> None:
+    """A line for each output on stdout, and how to take it into Incus on stderr."""
+    for image in images.exported(json.loads(order.manifest), order.output or "."):
+        path = os.path.dirname(image.files[0])
+        if not any(os.path.realpath(each) == os.path.realpath(path) for each in exported):
+            continue  # of an earlier build
+        where = " ".join(image.files)
+        size = tables.size(image.size_bytes)
+        click.echo(
+            one_line(f"{order.name}  {image.fingerprint}  {size}  {took_s:.1f}s  {where}", 4096)
+        )
+        if image.is_for_incus:
+            sys.stdout.flush()
+            text = f"incus image import {where} --alias {order.name}"
+            click.echo(one_line(text, 4096), err=True)

@@ -1,4 +1,4 @@
-"""`osbuild-pika check`: what is wrong with a run's artifacts, a manifest, an image or a tree?"""
+"""`osbuild-pika check`: what is wrong with a run, a manifest, a definition, an image or a tree?"""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from osbuild_pika.cli import manifests, places
-from osbuild_pika.errors import ExitCode, ManifestError
+from osbuild_pika.cli import images, manifests, places
+from osbuild_pika.errors import ExitCode, InputError, ManifestError
 from osbuild_pika.text import one_line
 from osbuild_pika.verify import verify
 
@@ -16,7 +16,7 @@ TREES = ("etc", "usr", "bin", "sbin")  # a directory with one of them is a guest
 
 
 @click.command()
-@click.argument("path", metavar="RUN|DIR|MANIFEST|IMAGE|TREE", type=click.Path())
+@click.argument("path", metavar="RUN|DIR|MANIFEST|DEFINITION|IMAGE|TREE", type=click.Path())
 @click.argument("rootfs", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.option("--format", "form", type=click.Choice(["plain", "json"]), default="plain")
 @click.option("--allow", metavar="CODE", multiple=True, help="Of an image or a tree: not a fault.")
@@ -24,7 +24,7 @@ TREES = ("etc", "usr", "bin", "sbin")  # a directory with one of them is a guest
 def check(
     path: str, rootfs: str | None, form: str, allow: tuple[str, ...], libdirs: tuple[Path, ...]
 ) -> None:
-    """Say what is wrong with the artifacts of a run, a manifest, an image or a guest's tree.
+    """Say what is wrong with a run, a manifest, a definition, an image or a guest's tree.
 
     RUN (its id) or DIR: one line for each fault: FILE[:LINE]: what is wrong, and what to do about
     it. A file that is not there is no fault by itself. Nothing is changed; a writer at work waits
@@ -32,16 +32,19 @@ def check(
 
     MANIFEST: one line for each fault: FILE: where in it: what is wrong. Nothing is built.
 
+    DEFINITION, such as image.yaml: one line for each fault: FILE:LINE:COLUMN: what is wrong. Its
+    packages are only compared with its lock: nothing is downloaded.
+
     IMAGE: a unified Incus image, both files of a split one (METADATA ROOTFS), or the directory of
     either. TREE: the root of a guest. One line for each finding: FILE: KEY: what is wrong [CODE].
 
-    Exits 0 without a fault, 1 with one in a run, 2 with one in a manifest, an image or a tree, or
-    for a bad argument. Warnings are no faults.
+    Exits 0 without a fault, 1 with one in a run, 2 with one in anything else, or for a bad
+    argument. Warnings are no faults.
     """
     kind = kind_of(path, rootfs)
-    if kind == "manifest":
-        summary, faults = _manifest(path, libdirs)
-        _tell(form, summary, faults, ExitCode.BAD_INPUT)
+    if kind in ("manifest", "definition"):
+        look = _definition(path) if kind == "definition" else _manifest(path, libdirs)
+        _tell(form, *look, ExitCode.BAD_INPUT)
     elif kind == "run":
         found = verify(places.resolve(path))
         _tell(form, found.summary(), [str(each) for each in found.faults], ExitCode.FAILED)
@@ -52,11 +55,13 @@ def check(
 
 
 def kind_of(path: str, rootfs: str | None = None) -> str:
-    """What is to be checked: "run", "manifest", "image", "unpacked" or "tree"."""
+    """What is to be checked: "run", "manifest", "definition", "image", "unpacked" or "tree"."""
     from osbuild_pika.imagefile import magic
 
     if rootfs is not None:
         return "image"
+    if images.is_definition(path) and not os.path.isdir(path):
+        return "definition"
     if not path or not os.path.exists(path):
         return "run"
     if not os.path.isdir(path):
@@ -76,7 +81,15 @@ def kind_of(path: str, rootfs: str | None = None) -> str:
     return "image" if is_image and all(map(magic.is_image, whole)) else "run"
 
 
-def _manifest(path: str, libdirs: tuple[Path, ...]) -> tuple[str, list[str]]:
+def _definition(path: str) -> tuple[str, Sequence[str]]:
+    """What a definition says, and what is wrong with it."""
+    try:
+        return images.check(path), []
+    except InputError as error:
+        return "", getattr(error, "lines", [str(error)])
+
+
+def _manifest(path: str, libdirs: tuple[Path, ...]) -> tuple[str, Sequence[str]]:
     """What is in a manifest, and what is wrong with it."""
     from osbuild_pika.engine.load import load
     from osbuild_pika.engine.modules import standard

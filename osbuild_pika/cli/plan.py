@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from osbuild_pika import runs
-from osbuild_pika.cli import building, manifests, tables
+from osbuild_pika.cli import building, images, manifests, tables
 from osbuild_pika.errors import InputError
 from osbuild_pika.text import one_line
 
@@ -17,7 +17,9 @@ Document = dict[str, Any]
 
 
 @click.command()
-@click.argument("manifest", metavar="MANIFEST", type=click.Path())
+@click.argument(
+    "manifest", metavar="[FILE]", type=click.Path(), required=False, callback=images.default
+)
 @building.exports
 @building.store
 @manifests.libdir
@@ -32,20 +34,24 @@ Document = dict[str, Any]
 @click.option("--why", metavar="STAGE", help="Only this stage, and all that its key is made of.")
 @click.option("--manifest", "is_manifest", is_flag=True, help="Print the manifest itself.")
 def plan(manifest: str, form: str, why: str | None, is_manifest: bool, **given: Any) -> None:
-    """Show what `build` would do with MANIFEST, a file or - for the standard input.
+    """Show what `build` would do with FILE: image.yaml, a manifest, or - for the standard input.
 
     Each stage that is needed: whether it is in the store, or why it must run, compared with the
     newest run of a manifest of this name. STAGE: its type, PIPELINE/TYPE, or how its id begins.
-    Nothing is built, fetched or written, and no root is needed.
+    Nothing is built, fetched or written, and no root is needed: a definition must be locked.
 
-    Exits 0, 2 for a bad manifest or a STAGE that is not in it.
+    Exits 0, 2 for a bad FILE or a STAGE that is not in it.
     """
     from osbuild_pika.engine.load import load, parse
     from osbuild_pika.engine.modules import standard
     from osbuild_pika.engine.order import name_of
     from osbuild_pika.pipeline import Wanted, plan_of
 
-    data = manifests.read(manifest)
+    if images.is_definition(manifest):
+        text, name = images.manifest_of(manifest, is_locked=False, is_new_allowed=False)
+        data = text.encode()
+    else:
+        data, name = manifests.read(manifest), name_of(manifest)
     loaded = load(data, standard(given["libdirs"]))
     if is_manifest:
         click.echo(json.dumps(parse(data).value, indent=2))
@@ -54,7 +60,7 @@ def plan(manifest: str, form: str, why: str | None, is_manifest: bool, **given: 
         state = "is not there" if not os.path.lexists(given["store"]) else "cannot be read"
         text = f"the store {given['store']} {state}: nothing counts as cached"
         click.echo(one_line(f"osbuild-pika: {text}"), err=True)
-    wanted = Wanted(name_of(manifest), tuple(given["exports"]), given["store"], runs.root())
+    wanted = Wanted(name, tuple(given["exports"]), given["store"], runs.root())
     document = plan_of(loaded, wanted, tuple(map(Path, given["libdirs"])))
     if why is not None:
         document["pipelines"] = _chosen(document, why)

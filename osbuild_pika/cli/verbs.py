@@ -17,8 +17,8 @@ from osbuild_pika.text import one_line
 ANY_OPTION = {"ignore_unknown_options": True}
 # Each is a command of its own name in a module of its own name, imported for who calls it.
 VERBS = (
-    *("build", "cancel", "check", "doctor", "gc", "launch", "osbuild", "plan", "result"),
-    *("runs", "upstream", "watch"),
+    *("build", "cancel", "check", "doctor", "gc", "init", "launch", "lock", "osbuild", "plan"),
+    *("result", "runs", "upstream", "watch"),
 )
 
 
@@ -60,7 +60,8 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except (PikaError, LifecycleError) as error:
-            click.echo(f"osbuild-pika: error: {one_line(str(error))}", err=True)
+            for line in getattr(error, "lines", [str(error)]):
+                click.echo(f"osbuild-pika: error: {one_line(line)}", err=True)
             ctx.exit(_exit_code(error))
         except OSError as error:  # of the output: what is read comes as a LifecycleError
             # Python's last flush would fail again, and say so.

@@ -79,7 +79,8 @@ def _told(error: Any, path: Path, document: Document) -> Iterator[tuple[Path, st
         yield path, _wrong_type(error, document.texts.get(path)), False
     elif kind == "enum":
         words = ", ".join(map(str, error.validator_value))
-        yield path, f"{shown(given)} is none of: {words}{did_you_mean(given, words)}", False
+        text = document.texts.get(path, given)
+        yield path, f"{shown(text)} is none of: {words}{did_you_mean(text, words)}", False
     elif kind == "uniqueItems":
         for index, each in enumerate(given):
             if each in given[:index]:

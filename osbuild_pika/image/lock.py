@@ -138,9 +138,9 @@ def is_same(old: Lock, new: Lock) -> bool:
     ) == dataclasses.replace(old)
 
 
-def changes(old: Lock | None, new: Lock) -> list[str]:
+def changes(old: Lock, new: Lock) -> list[str]:
     """What a new lock changes: "+ name version", "- name version", "name old -> new"."""
-    before = {each.name: each.version for each in old.packages} if old else {}
+    before = {each.name: each.version for each in old.packages}
     after = {each.name: each.version for each in new.packages}
     lines = []
     for name in sorted(before.keys() | after.keys()):

@@ -52,7 +52,7 @@ class DefinitionError(InputError):
 class Document:
     """What was read. places, keys: where each value, and the key of each, begins.
 
-    texts: plain scalars as they were written.
+    texts: plain scalars as they were written. spoilt: values that could not be read.
     """
 
     value: Any = None
@@ -60,9 +60,12 @@ class Document:
     keys: dict[Path, Place] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    spoilt: set[Path] = field(default_factory=set)
 
     def fault(self, path: Path, message: str, is_key: bool = False) -> None:
         """Note what is wrong at a path; what has no place stands at the nearest that has."""
+        if path in self.spoilt:
+            return
         known = self.keys if is_key and path in self.keys else self.places
         while path not in known and path:
             path, known = path[:-1], self.places
@@ -138,7 +141,7 @@ class _Builder:
             self._key.pop()
         elif isinstance(event, yaml.AliasEvent):
             self.document.faults.append(Fault(*place, "an alias: write the value itself"))
-            self._put(None, place)
+            self.document.spoilt.add(self._put(None, place))
         elif isinstance(event, yaml.ScalarEvent):
             self._scalar(event, place)
         elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):

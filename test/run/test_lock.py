@@ -1,0 +1,221 @@
+"""`osbuild-pika lock` with real apt: small repositories, right ones and all kinds of wrong ones."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import repositories
+from repositories import Key, Repository
+
+from osbuild_pika.image import lock
+from osbuild_pika.image.lock import Lock
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "from osbuild_pika.cli import main; main()")
+TINY = ["apt", "dbus", "hello", "hello-lib", "python3", "systemd", "systemd-sysv", "tiny-base",
+        "tiny-lib"]  # fmt: skip
+
+
+class Place:
+    """A directory with a definition, a keyring, and a repository that is served."""
+
+    def __init__(self, path: Path, repository: Repository, url: str) -> None:
+        self.path, self.repository, self.url = path, repository, url
+        (path / "own.gpg").write_bytes(repository.key.public.read_bytes())
+        self.define("packages: [hello]")
+
+    def define(self, text: str, mirror: str | None = None) -> None:
+        head = f"name: web\nfrom: debian/{repositories.SUITE}\nkeyring: own.gpg\n"
+        (self.path / "image.yaml").write_text(f"{head}mirror: {mirror or self.url}\n{text}\n")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *words],
+            cwd=self.path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def refusal(self, code: int) -> str:
+        """The one line that `lock` ends with; no lock is written."""
+        done = self.run("lock")
+        assert done.returncode == code, done.stderr
+        assert not (self.path / "image.lock.json").exists()
+        return done.stderr.strip().rpartition("\n")[2]
+
+    @property
+    def lock(self) -> Lock:
+        found = lock.read(str(self.path / "image.lock.json"))
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="module")
+def key() -> Iterator[Key]:
+    repositories.needs_apt()
+    with repositories.key() as made:
+        yield made
+
+
+@pytest.fixture
+def place(tmp_path: Path, key: Key) -> Iterator[Place]:
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "work").mkdir()
+    repository = Repository(tmp_path / "repository", key)
+    repository.add_tiny()
+    repository.publish()
+    with repositories.served(repository.path) as url:
+        yield Place(tmp_path / "work", repository, url)
+
+
+def test_a_lock_has_the_whole_closure_with_checksums(place: Place) -> None:
+    done = place.run("lock")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    packages = {each.name: each for each in place.lock.packages}
+    assert sorted(packages) == TINY
+    files = {each.name: each for each in (place.repository.path / "pool").iterdir()}
+    for each in packages.values():
+        file = files[each.url.rpartition("/")[2].replace("%3a", ":")]
+        sums = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True)
+        assert (sums.stdout.split()[0], file.stat().st_size) == (each.sha256, each.size)
+    assert packages["tiny-lib"].version == "1:2.0-1"
+
+
+def test_a_lock_says_what_is_asked_for_and_what_is_of_the_base(place: Place) -> None:
+    place.run("lock")
+    flags = {each.name: (each.auto, each.essential, each.base) for each in place.lock.packages}
+    assert flags["tiny-base"] == (False, True, True)
+    assert flags["tiny-lib"] == (True, False, True)
+    assert flags["apt"] == (False, False, True)
+    assert flags["hello"] == (False, False, False)
+    assert flags["hello-lib"] == (True, False, False)
+
+
+def test_a_lock_says_who_signed_and_when(place: Place) -> None:
+    place.run("lock")
+    found = place.lock
+    (release,) = found.releases
+    assert (release.origin, release.codename) == ("Test", "tiny")
+    assert len(release.signers[0]) == 40
+    listed = ["gpg", "--with-colons", "--show-keys", str(place.path / "own.gpg")]
+    keys = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    assert release.signers[0] in keys
+    assert found.sources[0].signed_by == "/etc/apt/keyrings/osbuild-pika.gpg"
+
+
+def test_without_a_base_only_what_is_listed_is_locked(place: Place) -> None:
+    place.define("base: none\npackages: [hello]")
+    assert place.run("lock").returncode == 0
+    assert [(each.name, each.base) for each in place.lock.packages] == [("hello", False)]
+
+
+def test_an_unchanged_mirror_leaves_the_lock_as_it_is(place: Place) -> None:
+    place.run("lock")
+    before = (place.path / "image.lock.json").read_bytes()
+    place.repository.publish()
+    done = place.run("lock", "--update")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "unchanged, 9 packages" in done.stderr
+    assert (place.path / "image.lock.json").read_bytes() == before
+
+
+def test_an_update_says_what_changed(place: Place) -> None:
+    place.run("lock")
+    place.repository.add("hello", "1.1", depends="hello-lib, hello-data")
+    place.repository.add("hello-data")
+    place.repository.publish()
+    assert "answers the definition" in place.run("lock").stderr
+    done = place.run("lock", "--update")
+    assert done.stdout == "  hello 1.0 -> 1.1\n+ hello-data 1.0\n"
+
+
+def test_a_changed_definition_is_locked_again(place: Place) -> None:
+    place.run("lock")
+    place.define("packages: []\nlifecycle: false")
+    assert place.run("check", "image.yaml").returncode == 2
+    done = place.run("lock")
+    assert done.stdout == "- hello 1.0\n- hello-lib 1.0\n- python3 1.0\n"
+    assert place.run("check", "image.yaml").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("packages", "told"),
+    [
+        ("helo", "debian/tiny: no package helo; the closest: hello"),
+        ("xyzzy", "debian/tiny: no package xyzzy"),
+        ("greetings", "debian/tiny: greetings is a virtual package: name one of greeter"),
+        ("hello, greeter", "the packages do not go together: apt: greeter : Conflicts: hello"),
+    ],
+)
+def test_packages_that_cannot_be_had_are_told(place: Place, packages: str, told: str) -> None:
+    place.define(f"packages: [{packages}]")
+    assert place.refusal(2).startswith(f"osbuild-pika: error: {told}")
+
+
+def test_an_unknown_suite_is_told(place: Place) -> None:
+    text = (place.path / "image.yaml").read_text().replace("debian/tiny", "debian/tyni")
+    (place.path / "image.yaml").write_text(text)
+    assert "there is no such suite: apt: The repository" in place.refusal(2)
+
+
+def test_an_index_that_nobody_signed_is_refused(place: Place) -> None:
+    place.repository.publish(is_signed=False)
+    assert "it is not signed: apt: The repository" in place.refusal(3)
+
+
+def test_an_index_that_is_out_of_date_is_refused(place: Place) -> None:
+    place.repository.publish(valid=timedelta(days=-1))
+    assert "its Release file is out of date: apt: Release file for" in place.refusal(3)
+
+
+def test_an_index_that_another_signed_is_refused(place: Place) -> None:
+    with repositories.key() as other:
+        (place.path / "own.gpg").write_bytes(other.public.read_bytes())
+    assert "no key of the keyring signed it: apt: " in place.refusal(3)
+
+
+def test_an_index_that_was_changed_afterwards_is_refused(place: Place) -> None:
+    signed = place.repository.path / "dists/tiny/InRelease"
+    signed.write_text(signed.read_text().replace("Origin: Test", "Origin: Evil"))
+    assert "its signature is bad: apt: " in place.refusal(3)
+
+
+def test_packages_that_are_not_those_that_were_signed_are_refused(place: Place) -> None:
+    index = place.repository.index
+    index.write_text(index.read_text().replace("hello-lib", "hello-bil"))
+    assert "what it serves is not what it signed: apt: Failed to fetch" in place.refusal(3)
+
+
+def test_a_mirror_that_is_down_is_told(place: Place) -> None:
+    place.define("packages: [hello]", "http://127.0.0.1:9/")
+    assert "http://127.0.0.1:9/" in (told := place.refusal(3))
+    assert "it cannot be reached: apt: " in told
+
+
+def test_a_keyring_that_is_none_is_told(place: Place) -> None:
+    (place.path / "own.gpg").write_bytes(b"no key")
+    assert place.refusal(3).startswith("osbuild-pika: error: ")
+
+
+def test_nothing_of_it_stays(place: Place, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir(mode=0o777)
+    done = subprocess.run(
+        [*COMMAND, "lock"],
+        cwd=place.path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert list(temporary.iterdir()) == []
+    assert sorted(each.name for each in place.path.iterdir()) == [
+        "image.lock.json", "image.yaml", "own.gpg",
+    ]  # fmt: skip
