@@ -109,13 +109,13 @@ class Repository:
         until = datetime.now(UTC) + valid
         fields = {"Suite": SUITE, "Codename": SUITE, "Components": "main", "Origin": "Test"}
         fields |= {"Architectures": self.architecture, "Label": "Test"}
-        fields["Valid-Until"] = until.strftime("%a, %d %b %Y %H:%M:%S UTC")
         options = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in fields.items()]
         release = self.path / f"dists/{SUITE}/Release"
         release.unlink(missing_ok=True)
         signed = release.with_name("InRelease")
         signed.unlink(missing_ok=True)
-        release.write_text(self._ftparchive(*options, "release", f"dists/{SUITE}"))
+        text = self._ftparchive(*options, "release", f"dists/{SUITE}")
+        release.write_text(f"Valid-Until: {until.strftime('%a, %d %b %Y %H:%M:%S UTC')}\n{text}")
         if is_signed:
             self.key.sign(release, signed)
             release.unlink()

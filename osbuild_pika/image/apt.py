@@ -145,9 +145,9 @@ _BAD_SIGNATURE = r"BADSIG|invalid signature|not valid: |EXPKEYSIG|REVKEYSIG|Spli
 _DOWN = r"connect|resolve|timed out|unreachable|onnection failed|reset by peer"
 _MEANINGS = (
     (_UNSIGNED, "no key of the keyring signed it", False),
+    (_BAD_SIGNATURE, "its signature is bad", False),
     (r"is not signed|unauthenticated", "it is not signed", False),
     (r"is expired|is not valid yet", "its Release file is out of date", False),
-    (_BAD_SIGNATURE, "its signature is bad", False),
     (r"Hash Sum mismatch|unexpected size", "what it serves is not what it signed", False),
     (r"Conflicting distribution|doesn't have the component", "it has not what was asked for", True),
     (r"does not have a Release file", "there is no such suite", True),
