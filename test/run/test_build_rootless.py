@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,24 +15,8 @@ import builds
 import pytest
 import staging
 from builds import Place, ended, manifest, named, sh
+from users import USER, UsersPlace
 
-USER = "games"
-# Whoever runs the tests may have a Python that USER cannot read: so it is all loaded before.
-PROGRAM = """
-import sys
-from pathlib import Path
-import staging
-from osbuild_pika.engine import __main__ as engine
-from osbuild_pika.engine import known, reporting, session
-from osbuild_pika.engine.load import load
-from osbuild_pika.engine.modules import standard
-stage = b'{"type": "org.osbuild.noop"}'
-load(b'{"version": "2", "pipelines": [{"name": "a", "stages": [%s]}]}' % stage, standard([]))
-user, directory, *sys.argv = sys.argv[1:]
-staging.become_user(user, Path(directory))
-sys.exit(engine.main())
-"""
-FOLDERS = ("osbuild_pika", "devices", "schemas", "stages")  # of ours: what a build needs
 SCRIPTS = (
     """
     mkdir -p etc usr/bin var/lib/old; echo one >etc/one; echo two >etc/two; chown 7:8 etc/two
@@ -58,20 +41,6 @@ def fixture_place() -> Iterator[Path]:
     with_users = Path(f"/tmp/osbuild-pika-{pwd.getpwnam(USER).pw_uid}")  # noqa: S108
     assert not list(with_users.iterdir())
     with_users.rmdir()
-
-
-class UsersPlace(Place):
-    """A place of USER's, whose builds are its own."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir()
-        super().__init__(path)
-        for folder in FOLDERS:
-            shutil.copytree(builds.ROOT / folder, path / "ours" / folder)
-        self.python_path = f"{path}/ours:{builds.ROOT}/test"
-
-    def command(self, fd: int) -> list[str]:
-        return [sys.executable, "-c", PROGRAM, USER, str(self.path), "engine", str(fd)]
 
 
 def what() -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""A real Debian tree, from packages of the host's own mirror, through the whole engine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import builds
+import debs
+import pytest
+import staging
+from builds import Place
+from debs import Deb
+from users import USER, UsersPlace
+
+EPOCH = 1_760_000_000
+ANYONE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP0 ops@example.org"
+WANTED = ("systemd", "systemd-sysv", "dbus", "systemd-resolved", "python3", "openssh-server")
+SOURCE = {
+    "types": "deb",
+    "uris": "http://example.org/debian",
+    "suites": ["bookworm", "bookworm-updates"],
+    "components": ["main"],
+    "signed-by": "/usr/share/keyrings/debian-archive-keyring.gpg",
+}
+GUEST = {"ready": {"unit": "ssh.service", "http": "http://127.0.0.1/", "within_s": 60}}
+PACK = "tar --create --sort=name --numeric-owner --xattrs --format=posix --file=all.tar"
+
+
+class Built:
+    """A build that is done: what, of which packages, and its tree."""
+
+    def __init__(self, place: Place, what: dict[str, Any], packages: list[Deb]) -> None:
+        self.place = place
+        self.what = what
+        self.packages = packages
+        self.tree = place.path / "out/rootfs"
+
+    def read(self, name: str) -> str:
+        return (self.tree / name).read_text()
+
+
+def ours(name: str, **options: Any) -> dict[str, Any]:
+    return {"type": f"org.osbuild-pika.{name}", "options": options}
+
+
+def theirs(name: str, **options: Any) -> dict[str, Any]:
+    return {"type": f"org.osbuild.{name}", "options": options}
+
+
+def definition(first: list[Deb], rest: list[Deb]) -> dict[str, Any]:
+    """A manifest with all that a definition can become, and its tree as an archive."""
+    stages = [
+        debs.stage("bootstrap", first),
+        debs.stage("install", rest),
+        ours("deb.config", sources=[SOURCE], debconf=["man-db man-db/auto-update boolean false"]),
+        ours("hook", name="post-packages", script="systemctl disable dpkg-db-backup.timer"),
+        ours("files", files=[{"path": "/srv/a/index.html", "content": "hello", "user": "man"}]),
+        theirs("users", users={"ops": {"keys": [ANYONE], "groups": ["users"], "password": "!"}}),
+        theirs("groups", groups={"web": {"gid": 2000}}),
+        theirs("hostname", hostname="web"),
+        theirs("locale", language="C.UTF-8"),
+        theirs("timezone", zone="Europe/Berlin"),
+        theirs("systemd", enabled_services=["ssh"], masked_services=["apt-daily.timer"]),
+        ours("guest", **GUEST),
+        ours("hook", name="last", script="dpkg --audit; dpkg --verify; systemctl --version"),
+        ours("clean"),
+    ]
+    pack = f"{PACK} --directory=/run/osbuild/inputs/tree ."
+    tree = {"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline"}
+    packed = builds.sh(pack, inputs={"tree": {**tree, "references": ["name:rootfs"]}})
+    found = builds.manifest(packed, rootfs=stages)
+    for pipeline in found["pipelines"]:
+        pipeline["source-epoch"] = EPOCH
+    return found
+
+
+@pytest.fixture(name="cache", scope="module")
+def fixture_cache(pytestconfig: pytest.Config) -> Path:
+    builds.needs_root()
+    debs.needs_programs()
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("debs")
+
+
+@pytest.fixture(name="folder", scope="module")
+def fixture_folder() -> Iterator[Path]:
+    """A directory whose parents everybody may search; tmp_path has others."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@pytest.fixture(name="built", scope="module")
+def fixture_built(cache: Path, folder: Path) -> Built:
+    """The image, built by root."""
+    minimum = debs.fetch(cache)
+    packages = debs.fetch(cache, *WANTED)
+    first, rest = debs.minbase_of(packages, minimum)
+    what = definition(first, rest)
+    (folder / "root").mkdir()
+    place = Place(folder / "root")
+    with debs.served(packages) as sources:
+        code, records = place.build({**what, "sources": sources}, exports=("tree", "rootfs"))
+    assert code == 0, records[-3:]
+    return Built(place, what, packages)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_all_is_installed_as_it_is_locked(built: Built) -> None:
+    words = ["dpkg-query", f"--admindir={built.tree}/var/lib/dpkg", "--show"]
+    form = "--showformat=${Package} ${Version} ${Architecture} ${db:Status-Abbrev}\n"
+    said = subprocess.run([*words, form], check=True, capture_output=True, text=True).stdout
+    expected = [f"{each.name} {each.version} {each.arch} ii" for each in built.packages]
+    assert sorted(line.strip() for line in said.splitlines()) == sorted(expected)
+    asked = {*WANTED, "apt", "usr-is-merged"}
+    marks = built.read("var/lib/apt/extended_states")
+    auto = {line.split()[1] for line in marks.splitlines() if line.startswith("Package:")}
+    assert auto == {each.name for each in built.packages if each.auto}
+    assert not auto & asked
+
+
+def test_it_is_a_guest_without_the_identity_of_a_machine(built: Built) -> None:
+    tree = built.tree
+    assert built.read("etc/machine-id") == ""
+    assert not list(tree.glob("etc/ssh/ssh_host_*"))
+    assert os.readlink(tree / "etc/resolv.conf") == "../run/systemd/resolve/stub-resolv.conf"
+    wants = os.listdir(tree / "etc/systemd/system/multi-user.target.wants")
+    ours = {"pika-cloud-report.service", "pika-cloud-ssh-keys.service"}
+    assert ours | {"systemd-networkd.service", "ssh.service"} <= set(wants)
+    assert built.read("etc/apt/sources.list.d/debian.sources").startswith("Types: deb\nURIs: ")
+    assert built.read("home/ops/.ssh/authorized_keys") == f"{ANYONE}\n"
+    assert (tree / "home/ops/.ssh/authorized_keys").stat().st_uid == (
+        tree / "home/ops"
+    ).stat().st_uid
+    assert os.readlink(tree / "etc/localtime") == "../usr/share/zoneinfo/Europe/Berlin"
+    helper = tree / "usr/lib/pika-cloud/pika-cloud-lifecycle"
+    assert helper.read_text().startswith("#!/usr/bin/python3\n")
+
+
+def test_nothing_of_the_build_is_left_in_it(built: Built) -> None:
+    for name in ("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/lib/apt/lists/partial"):
+        assert os.listdir(built.tree / name) == []
+    assert not (built.tree / "usr/sbin/policy-rc.d").exists()
+    left = ("99mmdebstrap", "00mmdebstrap", "policy-rc.d", "sources.list")
+    assert not [path for name in left for path in built.tree.rglob(name)]
+    files = [path for path in built.tree.rglob("*") if path.is_file() and not path.is_symlink()]
+    marks = [b"mmdebstrap", b"/var/tmp/deb-", b"osbuild/inputs"]
+    etc_and_var = [path for path in files if path.parts[len(built.tree.parts)] in ("etc", "var")]
+    assert not [path for path in etc_and_var for mark in marks if mark in path.read_bytes()]
+    late = [path for path in built.tree.rglob("*") if path.lstat().st_mtime > EPOCH]
+    assert not late
+
+
+def test_a_users_build_at_another_time_and_place_has_the_same_bytes(
+    built: Built, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not staging.can_run():
+        pytest.skip("needs user namespaces")
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    monkeypatch.setenv("LC_ALL", "C")
+    theirs = UsersPlace(folder / USER)
+    mask = os.umask(0o077)
+    try:
+        with debs.served(list(reversed(built.packages))) as sources:
+            code, records = theirs.build({**built.what, "sources": sources})
+    finally:
+        os.umask(mask)
+    assert code == 0, records[-3:]
+    assert digest(theirs.output / "all.tar") == digest(built.place.output / "all.tar")
