@@ -12,7 +12,9 @@ from builds import Place
 USER = "games"
 # Whoever runs the tests may have a Python that USER cannot read: so it is all loaded before.
 PROGRAM = """
+import os
 import sys
+import termios
 from pathlib import Path
 import staging
 from osbuild_pika.engine import __main__ as engine
@@ -23,6 +25,7 @@ stage = b'{"type": "org.osbuild.noop"}'
 load(b'{"version": "2", "pipelines": [{"name": "a", "stages": [%s]}]}' % stage, standard([]))
 user, directory, *sys.argv = sys.argv[1:]
 staging.become_user(user, Path(directory))
+os.umask(int(os.environ.get("BUILDS_UMASK", "022"), 8))
 sys.exit(engine.main())
 """
 FOLDERS = (
