@@ -1,8 +1,9 @@
 """Talks to Incus over its unix socket.
 
-The API is https://linuxcontainers.org/incus/docs/main/rest-api/. Operations are waited for one
-by one, and guests are looked at: events would come by a websocket, which is another dependency,
-and tell only that an instance started or stopped, not what its guest wrote.
+The API is https://linuxcontainers.org/incus/docs/main/rest-api/. Operations and guests are
+looked at: events would come by a websocket, which is another dependency, and tell only that an
+instance started or stopped, not what its guest wrote. Incus's own call that waits for an operation
+answers with an error when its time is over, and tells nothing of how far it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +26,8 @@ from osbuild_pika.text import one_line
 SOCKETS = ("/run/incus/unix.socket", "/var/lib/incus/unix.socket")
 DAEMONS = ("/usr/libexec/incus/incusd", "/usr/lib/incus/incusd", "/opt/incus/bin/incusd")
 ANSWER_S = 60.0  # for a request
-TICK_S = 1  # how often who waits for an operation is told how far it is
+FIRST_LOOK_S = 0.01  # until an operation is first looked at, then ever longer
+LONGEST_LOOK_S = 0.3
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of an answer that are read
 
 Progress = Callable[[str], None]
@@ -116,8 +119,11 @@ class Client:
         operation = response.headers.get("Location", "")
         if response.status_code != 202 or not operation:
             return metadata
+        pause_s = FIRST_LOOK_S
         while metadata["status_code"] < 200:
-            metadata = self.get(f"{operation}/wait", timeout=str(TICK_S))
+            time.sleep(pause_s)
+            pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
+            metadata = self.get(operation)
             if progress is not None:
                 progress(stage_of(metadata.get("metadata")))
         if metadata["status_code"] != 200:

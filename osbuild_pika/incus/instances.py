@@ -59,6 +59,12 @@ def state(client: Client, name: str) -> str:
     return "" if found is None else str(found["status"])
 
 
+def has_init(client: Client, name: str) -> bool:
+    """Whether an instance has processes: one that is about to be stopped has none left."""
+    found = client.find(f"{_path(name)}/state")
+    return found is not None and found["pid"] > 0 and found["processes"] != 0
+
+
 def create(client: Client, order: Order, progress: Progress | None = None) -> None:
     """Make an instance. Raises IncusError with Incus's own words."""
     image = client.get(f"/1.0/images/{order.fingerprint}")

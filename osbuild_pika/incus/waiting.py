@@ -15,7 +15,7 @@ from typing import Any
 
 from osbuild_pika import lifecycle
 from osbuild_pika.incus.client import Client
-from osbuild_pika.incus.instances import boot_id, read_file, state
+from osbuild_pika.incus.instances import boot_id, has_init, read_file, state
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.text import one_line
 
@@ -199,6 +199,7 @@ class Watch:
         self._client = client
         self._name = name
         self._since = 0.0
+        self._up_in: str | None = None  # the boot that was found to be up
         self._spared: dict[str, float] = {}
 
     def look(self) -> Seen:
@@ -210,8 +211,9 @@ class Watch:
         boot = boot_id(self._client, self._name) if doing == "Running" else None
         if boot is not None and boot != self.boot_id:
             self.boot_id, self._since = boot, now
-        is_up = boot is not None and now - self._since >= SETTLE_S
-        seen = Seen(doing, self.boot_id, is_up)
+        if boot is not None and self._up_in != boot and now - self._since >= SETTLE_S:
+            self._up_in = boot if has_init(self._client, self._name) else None
+        seen = Seen(doing, self.boot_id, boot is not None and self._up_in == boot)
         if self.boot_id is None:
             return replace(seen, note="it does not tell which boot it is in")
         status, slow = self.read("status.json", MAX_FILE)

@@ -138,7 +138,7 @@ def test_an_operation_that_failed_has_its_own_words(serve: Serve) -> None:
     failed = {"status_code": 400, "status": "Failure", "err": "no space"}
     answers = {
         "/1.0/x": (202, answer({"status_code": 103})),
-        "/1.0/operations/1/wait": (200, answer(failed)),
+        "/1.0/operations/1": (200, answer(failed)),
     }
     told: list[str] = []
     with Client(serve(answers)) as client, pytest.raises(IncusError, match="it: no space"):
