@@ -143,7 +143,9 @@ def _tell_kept(at_work: Launching, name: str) -> None:
         is_there = at_work.interrupted()
     except PikaError:
         is_there = at_work.has_begun
-    left = f"the instance is kept: incus delete --force {name}" if is_there else "nothing was made"
+    left = (
+        f"the instance is kept: incus delete --force {name}" if is_there else "no instance was made"
+    )
     click.echo(f"osbuild-pika: {name}: interrupted; {left}", err=True)
 
 

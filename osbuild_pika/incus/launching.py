@@ -142,7 +142,7 @@ class Launching:
     def run(self) -> Launched:
         """Raises InputError, HostError, GuestError; nothing for a guest that is not ready."""
         wish = self._wish
-        self._make_room()
+        self._check_name()
         is_imported = False
         if self._image.files is not None:
             is_imported = images.import_files(self._client, self._image.files, self._tell)
@@ -150,6 +150,8 @@ class Launching:
             before = images.point(self._client, wish.alias, self._image.fingerprint)
             if before not in (None, self._image.fingerprint):
                 self._tell(f"alias {wish.alias} pointed to {before[:12] if before else ''} before")
+        if wish.is_replacing and instances.delete(self._client, wish.name):
+            self._tell(f"deleted the {wish.name} that was there")
         order = instances.Order(wish.name, self._image.fingerprint, wish.profiles, wish.config)
         self._tell(f"creating {wish.name} of {self._image.fingerprint[:12]}")
         self.has_begun = True
@@ -160,12 +162,10 @@ class Launching:
         instances.start(self._client, wish.name)
         return self._wait(is_imported)
 
-    def _make_room(self) -> None:
+    def _check_name(self) -> None:
+        """Refuse a name that is taken before anything is done; it is made free last."""
         name = instances.check_name(self._wish.name)
-        if self._wish.is_replacing:
-            if instances.delete(self._client, name):
-                self._tell(f"deleted the {name} that was there")
-        elif instances.state(self._client, name):
+        if not self._wish.is_replacing and instances.state(self._client, name):
             raise InputError(f"{name}: there is such an instance; --replace deletes it first")
 
     def _wait(self, is_imported: bool) -> Launched:

@@ -283,6 +283,16 @@ def test_an_instance_is_replaced_only_if_asked_to(client: Client, tmp_path: Path
     assert instances.boot_id(client, "w1") != first
 
 
+def test_an_image_that_is_refused_replaces_nothing(client: Client, tmp_path: Path) -> None:
+    assert call(client, guests.unified(tmp_path), "w1", "--wait", "booted").exit_code == 0
+    first = instances.boot_id(client, "w1")
+    (tmp_path / "bad.tar").write_bytes(b"bad")
+    done = call(client, tmp_path / "bad.tar", "w1", "--replace")
+    assert done.exit_code == 3
+    assert "bad.tar: Incus refuses this image: " in done.stderr
+    assert instances.boot_id(client, "w1") == first
+
+
 def test_config_and_profiles_reach_the_instance(client: Client, tmp_path: Path) -> None:
     client.call("POST", "/1.0/profiles", {"name": "more", "config": {"user.a": "1"}})
     options = ("--profile", "default", "--profile", "more", "--config", "user.b=2=3")

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,9 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from osbuild_pika.cli.verbs import osbuild_pika
 from osbuild_pika.errors import ExitCode, HostError, InputError
 from osbuild_pika.incus import client as incus_client
 from osbuild_pika.incus.client import Client, IncusError, default_socket, stage_of
@@ -157,13 +161,16 @@ def nobody() -> Iterator[None]:
         os.seteuid(before)
 
 
-def test_who_may_not_connect_is_told_of_the_group(tmp_path: Path, serve: Serve) -> None:
-    path = serve({})
-    os.chmod(path, 0)
-    for each in (tmp_path, *list(tmp_path.parents)[:-2]):
-        each.chmod(0o755)
-    with nobody(), pytest.raises(HostError, match=r"does not let this user in; .*incus-admin"):
-        Client(path)
+def test_who_may_not_connect_is_told_of_the_group() -> None:
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listening:
+        os.chmod(directory, 0o755)
+        path = os.path.join(directory, "s")
+        listening.bind(path)
+        listening.listen()
+        os.chmod(path, 0)
+        match = r"does not let this user in; .*incus-admin"
+        with nobody(), pytest.raises(HostError, match=match):
+            Client(path)
 
 
 def test_nobody_listens_any_more(tmp_path: Path) -> None:
@@ -196,6 +203,35 @@ def test_where_the_socket_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert default_socket() == "/d/unix.socket"
     monkeypatch.setenv("INCUS_SOCKET", "/s")
     assert default_socket() == "/s"
+
+
+def test_without_httpx_the_verb_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    done = CliRunner().invoke(osbuild_pika, ["launch", "web", "w1"])
+    assert done.exit_code == 3
+    assert "pip install 'osbuild-pika[incus]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("web", "1w"),
+        ("web", "w_1"),
+        ("web", "w" * 64),
+        ("web", "\x1b[2J"),
+        ("web", "w1", "--config", "novalue"),
+        ("web", "w1", "--config", "=value"),
+        ("web", "w1", "--timeout", "soon"),
+        ("web", "w1", "--wait", "happy"),
+        ("web", "w1", "--alias", ""),
+        ("web",),
+    ],
+)
+def test_wrong_arguments_are_told_in_a_line(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(osbuild_pika, ["launch", *arguments])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
 
 
 def test_how_far_an_operation_is() -> None:
