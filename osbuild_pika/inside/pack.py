@@ -252,6 +252,7 @@ def _tar_bytes(view: View) -> int:
 
 def _squash(image: Image, output: str, how: Compression, report: Reporter) -> None:
     command = ["mksquashfs", image.root, output, "-noappend", "-no-progress", "-b", "128K"]
+    command.append("-no-sparse")  # what is sparse depends on the file system that holds the tree
     command += ["-xattrs", "-processors", str(_processors()), "-comp", how.method]
     if how.method == "zstd":
         command += ["-Xcompression-level", str(how.level)]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from osbuild_pika.inside.reporter import Reporter
 
 LOOK_EVERY_S = 0.5
-HINT = "Try '"  # of GNU's programs, behind the line that says what is wrong
+# GNU's programs say these behind the line that says what is wrong.
+HINTS = ("Try '", "tar: Exiting with failure status")
 LAST_BYTES = 4096  # of what a program said, to find its last line
 
 
@@ -72,7 +73,7 @@ def pass_on(errors: IO[bytes]) -> str:
     sys.stderr.flush()
     errors.seek(max(0, size - LAST_BYTES))
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-    if lines and lines[-1].startswith(HINT):
+    if lines[1:] and lines[-1].startswith(HINTS):
         lines.pop()
     return f": {lines[-1]}" if lines else ""
 

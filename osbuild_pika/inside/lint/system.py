@@ -86,16 +86,14 @@ def lint_kinds(view: View) -> Iterator[Finding]:
             by_kind[entry.kind].append(name)
         if entry.uid > MAX_ID or entry.gid > MAX_ID:
             strange.append(name)
-    for name in sorted(by_kind[tree.DEVICE])[:MAX_LISTED]:
-        yield error(
-            "device-node", name, "is a device node, which a container cannot have; remove it"
-        )
-    for name in sorted(by_kind[tree.SOCKET])[:MAX_LISTED]:
-        yield error("socket", name, "is a socket, which no archive keeps; remove it")
-    for name in sorted(strange)[:MAX_LISTED]:
-        entry = view.entries[name]
-        text = f"belongs to {entry.uid}:{entry.gid}; a container has ids up to {MAX_ID}: chown it"
-        yield error("ids", name, text)
+    device = "is a device node, which a container cannot have; remove it"
+    yield from _each("device-node", by_kind[tree.DEVICE], device)
+    yield from _each(
+        "socket", by_kind[tree.SOCKET], "is a socket, which no archive keeps; remove it"
+    )
+    yield from _each(
+        "ids", strange, f"belongs to an id above {MAX_ID}, which no container has; chown"
+    )
     for name in view.unreadable:
         path, _, why = name.rpartition(": ")
         yield warning("unreadable", path, f"{why}: what is in it is not looked at")
@@ -120,6 +118,14 @@ def lint_fstab(view: View) -> Iterator[Finding]:
         if line.strip() and not line.lstrip().startswith("#"):
             text = f"mounts '{' '.join(line.split()[:2])}'; in a container it is empty"
             yield error("fstab", "etc/fstab", text)
+
+
+def _each(code: str, names: list[str], text: str) -> Iterator[Finding]:
+    """A finding for each of the first names; the last one tells how many more there are."""
+    names = sorted(names)
+    more = f" (and {len(names) - MAX_LISTED} more)" if len(names) > MAX_LISTED else ""
+    for number, name in enumerate(names[:MAX_LISTED], 1):
+        yield error(code, name, f"{text}{more if number == MAX_LISTED else ''}")
 
 
 def _listed(names: list[str]) -> str:
