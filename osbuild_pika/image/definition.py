@@ -154,7 +154,7 @@ def _made(given: Mapping[str, Any], places: Places) -> Definition:
         compression=given.get("compression", "zstd"),
         properties=dict(given.get("properties", {})),
         hostname=given.get("hostname"),
-        locale=given.get("locale"),
+        locale=given.get("locale", "C.UTF-8" if is_whole else None),
         timezone=given.get("timezone"),
         enabled=tuple(services.get("enabled", ())),
         disabled=tuple(services.get("disabled", ())),
