@@ -23,18 +23,22 @@ DAY_S = 86400
 # Directories that are there, and empty, in an image that never ran.
 EMPTIED = (
     *("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/lib/apt/lists", "var/lib/apt/mirrors"),
+    "var/lib/apt/periodic",
     *("var/cache/apt", "var/cache/ldconfig", "var/cache/man", "var/cache/osbuild-pika"),
-    *("var/lib/systemd/catalog", "var/log/journal", "var/lib/dpkg/updates", "root/.cache"),
+    *("var/log/journal", "var/lib/dpkg/updates", "root/.cache"),
 )
 # ... but for these directories in them, which apt wants.
-KEPT = ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial")
+KEPT = (
+    *("var/lib/apt/lists/partial", "var/lib/apt/mirrors/partial"),
+    "var/cache/apt/archives/partial",
+)
 REMOVED = (
     *("etc/.pwd.lock", "etc/mtab.lock", "etc/.updated", "var/.updated", "root/.bash_history"),
     *("var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "var/lib/urandom/random-seed"),
     *("var/lib/systemd/credential.secret", "var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend"),
     *("var/lib/dpkg/triggers/Lock", "var/cache/debconf/passwords.dat", "var/lib/apt/daily_lock"),
     *("var/lib/ucf/cache.lock", "etc/ssl/certs/.lock", "var/lib/dpkg/available-old"),
-    *("var/lib/systemd/deb-systemd-helper-enabled/.lock", "var/lib/apt/periodic"),
+    *("var/lib/systemd/deb-systemd-helper-enabled/.lock",),
 )
 # File names below directories: backups and locks.
 SWEPT = {

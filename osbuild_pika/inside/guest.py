@@ -40,6 +40,15 @@ IPv6AcceptRA=yes
 [DHCPv4]
 ClientIdentifier=mac
 """
+# A guest may have no network, and what waits for one should not wait for long then.
+ONLINE = """\
+[Unit]
+ConditionPathExists=/sys/class/net/eth0
+
+[Service]
+ExecStart=
+ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --interface=eth0 --timeout=30
+"""
 HOSTS = """\
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
@@ -143,6 +152,8 @@ def _network(tree: Path, options: Mapping[str, Any]) -> list[str]:
     if not units.has(tree, "systemd-networkd.service"):
         raise StageError("the tree has no systemd-networkd: add the package, or network: none")
     files.write(tree, "/etc/systemd/network/eth0.network", NETWORK.encode())
+    online = f"{UNITS}/systemd-networkd-wait-online.service.d/pika-cloud.conf"
+    files.write(tree, online, ONLINE.encode())
     wanted = ["systemd-networkd.service"]
     if units.has(tree, "systemd-resolved.service"):
         wanted.append("systemd-resolved.service")

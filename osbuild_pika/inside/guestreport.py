@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FOLDER = os.environ.get("PIKA_CLOUD_LIB", "/usr/lib/pika-cloud")
 RUN = os.environ.get("PIKA_CLOUD_RUN", "/run/pika-cloud")
 GUEST_API = os.environ.get("PIKA_CLOUD_GUEST_API", "/dev/incus/sock")
+SERVICE = "pika-cloud-report.service"
 DEFAULT_UNIT = "multi-user.target"
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result")
 PROBE_S = 5.0  # how long one answer may take
@@ -131,6 +132,15 @@ def notify_systemd() -> None:
             sock.send(b"READY=1")
 
 
+def begin_anew() -> None:
+    """Let the unit, if somebody starts it again, have this reported again."""
+    words = ["systemctl", "stop", "--no-block", SERVICE]
+    try:
+        subprocess.run(words, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    except (OSError, subprocess.SubprocessError):
+        pass
+
+
 class Report:
     """The guest's records. Each is an event, and then the status: who sees a state finds in the
     log how it came about."""
@@ -200,6 +210,7 @@ def boot(report: Report, rules: Mapping[str, Any]) -> None:
         tell_incus("Ready")
     else:
         report.tell("failed", why, "guest.failed", unit=unit, http=url, failed_units=others)
+        begin_anew()
 
 
 def failed(report: Report, rules: Mapping[str, Any]) -> None:
@@ -210,6 +221,7 @@ def failed(report: Report, rules: Mapping[str, Any]) -> None:
     if report.state() == "ready" and verdict == "failed":
         report.tell("failed", f"{unit} failed: {why}", "unit.failed", unit=unit)
         tell_incus("Started")
+        begin_anew()
 
 
 def main(argv: list[str]) -> int:
