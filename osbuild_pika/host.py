@@ -13,7 +13,6 @@ from __future__ import annotations
 import _socket as socket
 import codecs
 import os
-import select
 import signal
 import sys
 import time
@@ -209,27 +208,20 @@ class ServiceClient:
             self._on_signal(message.value)
 
     def _death(self) -> ServiceDied:
-        import subprocess
-
-        try:
-            status = self.process.wait(timeout=DYING_S)
-        except subprocess.TimeoutExpired:
-            status = None
+        status = self.process.wait() if _ends(self.process, DYING_S) else None
         self._join()
         return ServiceDied(self.service_id, status, list(self.lines))
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """Close the socket and wait for the service to end, kill it if it does not; idempotent.
         Returns its exit status in subprocess's form."""
-        import subprocess
-
         self._connection.close()
+        has_ended = False
         try:
-            self.process.wait(timeout=timeout_s)
-        except BaseException as error:
-            self.process.kill()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
+            has_ended = _ends(self.process, timeout_s)
+        finally:
+            if not has_ended:
+                self.process.kill()
         status = self.process.wait()
         self._join()
         return status
@@ -263,11 +255,19 @@ class ServiceClient:
 
 def _is_readable(connection: wire.Connection, deadline: float | None) -> bool:
     """Wait until there is something to receive, at most until the deadline (monotonic)."""
-    if deadline is None:
+    wait_s = 0.0 if deadline is None else max(0.0, deadline - time.monotonic())
+    return deadline is None or bool(wire.readable([connection.fileno()], wait_s))
+
+
+def _ends(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Wait for a process to end; with a limit, Popen.wait only looks now and then."""
+    if process.poll() is not None:
         return True
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    fd = os.pidfd_open(process.pid)
+    try:
+        return bool(wire.readable([fd], timeout_s))
+    finally:
+        os.close(fd)
 
 
 class ServiceManager:

@@ -88,7 +88,8 @@ class Build:
 
     def make(self) -> None:
         """Run what is not in the store. Raises StageFailed, PikaError."""
-        buildroot.prepare_lib(self._place / "lib")
+        if self._plan.has_work:
+            buildroot.prepare_lib(self._place / "lib")
         for planned in self._plan.pipelines:
             self._out.pipeline_started(planned)
             cached = [step for step in planned.steps if step.is_cached]

@@ -91,6 +91,11 @@ class Plan(NamedTuple):
     def steps(self) -> tuple[Step, ...]:
         return tuple(step for planned in self.pipelines for step in planned.steps)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether any stage must run."""
+        return not all(step.is_cached for step in self.steps)
+
 
 def uses(stage: Stage) -> list[Use]:
     """The modules whose code has a part in what a stage makes."""

@@ -103,6 +103,8 @@ class Scratch:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(OSError):  # mostly all there is, and to start rm takes longer
+            os.rmdir(os.path.join(self.directory, "empty"))
         self._remove(self.directory)
         for fd, _ in self._pins.values():
             os.close(fd)

@@ -100,7 +100,8 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
         work.make()
         if order.output is not None:
             exports.extend(work.export(order.output, order.is_forced))
-        scratch.gc(order.max_bytes)
+        if planned.has_work:  # else the store has not grown
+            scratch.gc(order.max_bytes)
 
 
 def _desk(session: Session, space: UserNamespace, workspace: Path, out: Reporting) -> Desk:
