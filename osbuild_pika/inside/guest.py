@@ -49,6 +49,12 @@ ConditionPathExists=/sys/class/net/eth0
 ExecStart=
 ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --interface=eth0 --timeout=30
 """
+# A container may ask the kernel about its own network links only; the rest are the host's.
+TRIGGER = """\
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net
+"""
 HOSTS = """\
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
@@ -154,6 +160,9 @@ def _network(tree: Path, options: Mapping[str, Any]) -> list[str]:
     files.write(tree, "/etc/systemd/network/eth0.network", NETWORK.encode())
     online = f"{UNITS}/systemd-networkd-wait-online.service.d/pika-cloud.conf"
     files.write(tree, online, ONLINE.encode())
+    if units.has(tree, "systemd-udev-trigger.service"):
+        trigger = f"{UNITS}/systemd-udev-trigger.service.d/pika-cloud.conf"
+        files.write(tree, trigger, TRIGGER.encode())
     wanted = ["systemd-networkd.service"]
     if units.has(tree, "systemd-resolved.service"):
         wanted.append("systemd-resolved.service")
