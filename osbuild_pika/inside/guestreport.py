@@ -12,6 +12,7 @@ Python 3.9.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.machinery
 import importlib.util
@@ -135,10 +136,8 @@ def notify_systemd() -> None:
 def begin_anew() -> None:
     """Let the unit, if somebody starts it again, have this reported again."""
     words = ["systemctl", "stop", "--no-block", SERVICE]
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run(words, stderr=subprocess.DEVNULL, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError):
-        pass
 
 
 class Report:

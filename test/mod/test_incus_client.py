@@ -163,7 +163,7 @@ def nobody() -> Iterator[None]:
 
 def test_who_may_not_connect_is_told_of_the_group() -> None:
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listening:
-        os.chmod(directory, 0o755)
+        Path(directory).chmod(0o755)
         path = os.path.join(directory, "s")
         listening.bind(path)
         listening.listen()
