@@ -35,8 +35,7 @@ ARCHITECTURES = {
     "s390x": "s390x",
 }
 SYSTEMD = ("systemd", "systemd-sysv", "dbus")
-# Parts of systemd in older suites. networkd leaves links alone that no udev has seen.
-COMPANIONS = frozenset({"systemd-resolved", "udev"})
+RESOLVER = "systemd-resolved"  # a part of systemd in older suites
 MAX_NEAR = 3  # names that are told of
 _URI = re.compile(
     r"'(?P<url>[^']+)' (?P<name>[^_ ]+)_(?P<version>[^_ ]+)_(?P<arch>[^_ ]+)\.deb "
@@ -92,13 +91,13 @@ def resolve(definition: Definition, path: str, environment: Mapping[str, str], t
 def _packages(private: apt.Apt, definition: Definition, architecture: str) -> list[Package]:
     names = lock.wanted(definition)
     init = SYSTEMD if definition.init == "systemd" else ()
-    known = records(private, {*names, *init, *COMPANIONS})
+    known = records(private, {*names, *init, RESOLVER})
     _refuse_unknown(private, sorted({*names, *init} - known.keys()), definition)
     if definition.base == "none":
         plain = private.call("apt-get", "download", "--print-uris", "-qq", *sorted(names))
         return _listed(plain, known, set(), names) if names else []
     if init:
-        names |= {*init, *(COMPANIONS & known.keys())}
+        names |= {*init, *({RESOLVER} & known.keys())}
     patterns = _minbase(definition.suite, architecture)
     base = {match["name"] for match in _install(private, [*patterns, "apt"])}
     whole = _install(private, [*patterns, *sorted({"apt"} | base | names)])

@@ -20,15 +20,7 @@ from users import USER, UsersPlace
 
 EPOCH = 1_760_000_000
 ANYONE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP0 ops@example.org"
-WANTED = (
-    "systemd",
-    "systemd-sysv",
-    "dbus",
-    "systemd-resolved",
-    "udev",
-    "python3",
-    "openssh-server",
-)
+WANTED = ("systemd", "systemd-sysv", "dbus", "systemd-resolved", "python3", "openssh-server")
 SOURCE = {
     "types": "deb",
     "uris": "http://example.org/debian",
