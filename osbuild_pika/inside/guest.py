@@ -39,6 +39,13 @@ IPv6AcceptRA=yes
 
 [DHCPv4]
 ClientIdentifier=mac
+UseHostname=no
+"""
+# Where /sys can be written, networkd waits for udev to name the links. Without udev in the image
+# it would wait for ever, and an unprivileged container's /sys can be written.
+NO_UDEV = """\
+[Service]
+ReadOnlyPaths=/sys
 """
 # A guest may have no network, and what waits for one should not wait for long then.
 ONLINE = """\
@@ -160,9 +167,12 @@ def _network(tree: Path, options: Mapping[str, Any]) -> list[str]:
     files.write(tree, "/etc/systemd/network/eth0.network", NETWORK.encode())
     online = f"{UNITS}/systemd-networkd-wait-online.service.d/pika-cloud.conf"
     files.write(tree, online, ONLINE.encode())
-    if units.has(tree, "systemd-udev-trigger.service"):
+    if units.has(tree, "systemd-udevd.service"):
         trigger = f"{UNITS}/systemd-udev-trigger.service.d/pika-cloud.conf"
         files.write(tree, trigger, TRIGGER.encode())
+    else:
+        drop_in = f"{UNITS}/systemd-networkd.service.d/pika-cloud.conf"
+        files.write(tree, drop_in, NO_UDEV.encode())
     wanted = ["systemd-networkd.service"]
     if units.has(tree, "systemd-resolved.service"):
         wanted.append("systemd-resolved.service")

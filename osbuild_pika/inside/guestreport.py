@@ -115,13 +115,9 @@ def probe(url: str) -> str:
 def tell_incus(state: str) -> None:
     """Tell Incus "Ready" or "Started". An Incus that is not there, or refuses, is no failure."""
     connection = UnixConnection(GUEST_API)
-    try:
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("PATCH", "/1.0", json.dumps({"state": state}))
         connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        pass
-    finally:
-        connection.close()
 
 
 def notify_systemd() -> None:
