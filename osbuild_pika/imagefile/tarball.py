@@ -40,6 +40,7 @@ MAX_KEPT = 256 << 20  # bytes of all files that are read
 MAX_HEADER = 1 << 20  # bytes of a long name or of extended attributes
 TIMEOUT_S = 300.0
 PIPE_BYTES = 1 << 20
+STREAM_BYTES = 1 << 16  # tarfile copies what is left of it for each member
 
 _KINDS = {
     **dict.fromkeys((tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.GNUTYPE_SPARSE), tree.FILE),
@@ -195,7 +196,7 @@ class _Reading:
         with tarfile.open(
             fileobj=pipe,
             mode="r|",
-            bufsize=PIPE_BYTES,
+            bufsize=STREAM_BYTES,
             tarinfo=_Member,
             encoding="utf-8",
             errors="surrogateescape",

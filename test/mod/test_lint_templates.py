@@ -1,4 +1,7 @@
-"""Templates: what pongo2 parses passes, what it refuses is told with its line."""
+"""Templates: what pongo2 parses passes, what it refuses is told with its line.
+
+A real Incus (6.0.4) was given each of them: GOOD started, BAD did not.
+"""
 
 import pytest
 
@@ -9,7 +12,8 @@ GOOD = [
     "",
     "no { braces } here, 100 %",
     "{{ container.name }}",
-    '{{ config_get("user.x", "a \\" b") }} {{ properties.0 }} {{ devices["eth0"].name }}',
+    '{{ config_get("user.x", "a \\" b") }} {{ properties.0 }}',
+    "{{ 1.5 }} {{ devices.eth0.name }}",
     "{{- trigger|upper|default:'x' -}}",
     "{# a {{ comment #}{{ 1 + 2 * (3 - 4) ^ 2 }}",
     "{% if a == 1 and not b or c in d %}x{% elif !e %}y{% else %}z{% endif %}",
@@ -17,7 +21,7 @@ GOOD = [
     "{% with x=1 y=2 %}{{ x }}{% endwith %}{% set z = 1 %}{{ z }}",
     "{% comment %}{% if %}{{ ( }}{% endcomment %}",
     "{% verbatim %}{{ {% {# {% endverbatim %}",
-    "{% filter upper %}x{% endfilter %}{% now 'x' %}{% include 'x.tpl' %}",
+    "{% filter upper %}x{% endfilter %}{% now 'x' %}",
     "{% if config_get('user.network-config', '') == '' %}version: 1{% else %}x{% endif %}",
     metadata.HOSTNAME,
     metadata.HOSTS,
@@ -41,6 +45,12 @@ BAD = {
     "{{ 'a }}": "a string is not closed",
     "{{ a\n}}": "'{{' is not closed by '}}' on its line",
     "{{ a|nofilter }}": "'nofilter' is no filter",
+    "{% include 'x.tpl' %}": "Incus forbids {% include %}",
+    "{% ssi '/etc/shadow' %}": "Incus forbids {% ssi %}",
+    "{{ devices['eth0'] }}": "'}}' expected at '['",
+    "{{ config_get('a') }}": "config_get needs a key and a default",
+    "{% with a=1, b=2 %}{% endwith %}": "a name is expected at ','",
+    "{% set a %}": "'=' is expected",
     "{{ 3 - -4 }}": "an expression is expected at '-'",
     "{{ and }}": "an expression is expected at 'and'",
     "{{ a ? b }}": "'?' has no meaning",
@@ -71,10 +81,8 @@ def test_what_pongo2_refuses_is_told_with_its_line(text: str) -> None:
 
 
 def test_what_a_template_refers_to_is_known() -> None:
-    found = parse(
-        "{% include 'a.tpl' %}{{ containr.name }}{{ path }}{% for x in y %}{{ x }}{% endfor %}"
-    )
-    assert (found.files, found.unknown) == (("a.tpl",), ("containr", "y"))
+    found = parse("{{ containr.name }}{{ path }}{% for x in y %}{{ x }}{% endfor %}")
+    assert found == ("containr", "y")
 
 
 # --- metadata from options -----------------------------------------------------------------------

@@ -82,6 +82,24 @@ class Expressions:
             self._match("name", word)
         self.nothing("the arguments of {% for %} are malformed")
 
+    def definitions(self) -> None:
+        """`name=expression ...`, or `expression as name`."""
+        if Token("keyword", "as") in self._tokens:
+            self._expression()
+            self._match("keyword", "as")
+            self._define()
+        while self._at < len(self._tokens):
+            self._define()
+            if not self._match("symbol", "="):
+                raise self._error("'=' is expected")
+            self._expression()
+
+    def _define(self) -> None:
+        name = self.take("name")
+        if name is None:
+            raise self._error("a name is expected")
+        self._names.defined.add(name.text)
+
     def define_all(self) -> None:
         """Every name here is one that the template makes; how is not looked at."""
         rest = self._tokens[self._at :]
@@ -166,19 +184,21 @@ class Expressions:
             if self._match("symbol", "."):
                 if self.take("name", "number") is None:
                     raise self._error("a name or a number is expected behind '.'")
-            elif self._match("symbol", "["):
-                self._expression()
-                if not self._match("symbol", "]"):
-                    raise self._error("']' is expected")
             elif self._match("symbol", "("):
-                self._arguments()
+                count = self._arguments()
+                if name.text == "config_get" and count != 2:
+                    raise self._error("config_get needs a key and a default")
             else:
                 return
 
-    def _arguments(self) -> None:
+    def _arguments(self) -> int:
+        """The arguments of a call. Returns how many they are."""
+        count = 0
         while not self._match("symbol", ")"):
             self._expression()
+            count += 1
             if self._match("symbol", ")"):
-                return
+                break
             if not self._match("symbol", ","):
                 raise self._error("',' or ')' is expected")
+        return count

@@ -190,16 +190,11 @@ def _file(name: Any, key: str, files: Mapping[str, bytes | str]) -> Iterator[Fin
         yield error("template-file", place, content)
         return
     try:
-        template = parse(content.decode("utf-8", "replace"))
+        unknown = parse(content.decode("utf-8", "replace"))
     except PongoError as problem:
         yield error("template-syntax", place, f"line {problem.line}: {problem}")
         return
-    for each in template.files:
-        if each not in files:
-            yield error(
-                "template-missing", place, f"needs {form.TEMPLATES}/{each}, not in the image"
-            )
-    for each in template.unknown:
+    for each in unknown:
         yield warning(
             "template-variable", place, f"'{each}' is nothing that Incus gives a template"
         )

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PongoError", "Template", "parse"]
+__all__ = ["PongoError", "parse"]
 
 # What a template of Incus finds; the rest is empty text.
 GIVEN = {"trigger", "path", "instance", "container", "config", "devices", "properties"}
@@ -27,26 +27,17 @@ _BLOCKS: dict[str, tuple[str, ...]] = {
     "if": ("elif", "else"),
     **dict.fromkeys(("ifchanged", "ifequal", "ifnotequal"), ("else",)),
 }
-_SINGLE = {"cycle", "extends", "firstof", "import", "include", "lorem", "now", "set", "ssi"}
-_SINGLE |= {"templatetag", "widthratio"}
-_OF_FILES = {"extends", "import", "include", "ssi"}
-_DEFINE = {"set", "with", "macro", "import", "cycle", "widthratio", "block"}
+_SINGLE = {"cycle", "firstof", "lorem", "now", "set", "templatetag", "widthratio"}
+_FORBIDDEN = {"extends", "import", "include", "ssi"}  # by Incus: they would read other files
+_DEFINE = {"macro", "cycle", "widthratio", "block"}
 
 _PIECE = re.compile(r"\{[{%#]")
 _VERBATIM, _END_VERBATIM = "{% verbatim %}", "{% endverbatim %}"
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r]+)|(?P<name>[A-Za-z_][A-Za-z_0-9]*|[0-9]+[A-Za-z_][A-Za-z_0-9]*)"
-    r"|(?P<number>[0-9]+)|(?P<string>\"(?:[^\"\\\n]|\\[\"\\])*\"|'(?:[^'\\\n]|\\[\"\\])*')"
+    r"|(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<string>\"(?:[^\"\\\n]|\\[\"\\])*\"|'(?:[^'\\\n]|\\[\"\\])*')"
     r"|(?P<end>-?\}\}|-?%\})|(?P<symbol>\{\{-?|\{%-?|==|>=|<=|&&|\|\||!=|<>|[-()+*<>/^,.!|:=%\[\]])"
 )
-
-
-@dataclass(frozen=True)
-class Template:
-    """What a template that parses refers to: names of files, and variables nobody gives it."""
-
-    files: tuple[str, ...]
-    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,10 +49,12 @@ class _Piece:
     tokens: tuple[Token, ...]
 
 
-def parse(text: str) -> Template:
-    """Parse a template. Raises PongoError with the line and what is wrong."""
+def parse(text: str) -> tuple[str, ...]:
+    """Parse a template. Returns the variables that nobody gives it, sorted.
+
+    Raises PongoError with the line and what is wrong.
+    """
     names = Names()
-    files: list[str] = []
     open_tags: list[tuple[str, int]] = []
     for piece in _pieces(text):
         expressions = Expressions(piece.tokens, piece.line, names)
@@ -71,15 +64,15 @@ def parse(text: str) -> Template:
         elif piece.opening == "{{":
             expressions.whole("'}}' expected")
         else:
-            files += _tag(expressions, piece, open_tags)
+            _tag(expressions, piece, open_tags)
     if open_tags:
         name, line = open_tags[-1]
         raise PongoError(line, f"{{% {name} %}} is not closed: end{name} is missing")
-    return Template(tuple(files), tuple(sorted(names.used - names.defined - GIVEN)))
+    return tuple(sorted(names.used - names.defined - GIVEN))
 
 
-def _tag(expressions: Expressions, piece: _Piece, open_tags: list[tuple[str, int]]) -> list[str]:
-    """Check one tag, keep the stack of open ones. Returns the files that it names."""
+def _tag(expressions: Expressions, piece: _Piece, open_tags: list[tuple[str, int]]) -> None:
+    """Check one tag, keep the stack of open ones."""
     name = expressions.take("name", "keyword")
     if name is None:
         raise PongoError(piece.line, "a tag's name is expected behind '{%'")
@@ -93,12 +86,11 @@ def _tag(expressions: Expressions, piece: _Piece, open_tags: list[tuple[str, int
         open_tags.pop()
     elif open_tags and tag in _BLOCKS[open_tags[-1][0]]:
         pass
+    elif tag in _FORBIDDEN:
+        raise PongoError(piece.line, f"Incus forbids {{% {tag} %}}: write its content here")
     elif tag not in _SINGLE:
         raise PongoError(piece.line, f"{{% {tag} %}} is no tag of pongo2")
     _arguments(tag, expressions)
-    first = piece.tokens[1:2]
-    is_named = tag in _OF_FILES and first and first[0].kind == "string"
-    return [first[0].text[1:-1]] if is_named else []
 
 
 def _arguments(tag: str, expressions: Expressions) -> None:
@@ -108,6 +100,8 @@ def _arguments(tag: str, expressions: Expressions) -> None:
         expressions.loop()
     elif tag in ("else", "empty") or (tag.startswith("end") and tag != "endblock"):
         expressions.nothing(f"{{% {tag} %}} takes no arguments")
+    elif tag in ("set", "with"):
+        expressions.definitions()
     elif tag in _DEFINE:
         expressions.define_all()
 
