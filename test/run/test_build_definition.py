@@ -1,0 +1,147 @@
+"""`osbuild-pika build image.yaml`: from a small repository to an image, as root."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import repositories
+from builds import needs_root
+from repositories import Repository
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "from osbuild_pika.cli import main; main()")
+TEXT = """
+name: little
+from: debian/tiny
+base: none
+keyring: own.gpg
+mirror: {url}
+packages: [hello, hello-lib]
+files: [{{path: /etc/greeting, content: "{greeting}"}}, {{path: /sbin/init, link: /bin/true}}]
+compression: zstd-3
+outputs: [{outputs}]
+lint: {{allow: [init]}}
+"""
+
+
+class Place:
+    """A definition with its repository, and a store and runs of its own."""
+
+    def __init__(self, path: Path, repository: Repository, url: str) -> None:
+        self.path, self.repository, self.url = path, repository, url
+        (path / "own.gpg").write_bytes(repository.key.public.read_bytes())
+        self.define()
+
+    def define(self, greeting: str = "hi", outputs: str = "incus-unified, incus-split") -> None:
+        text = TEXT.format(url=self.url, greeting=greeting, outputs=outputs)
+        (self.path / "image.yaml").write_text(text)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        store, runs = str(self.path / "store"), str(self.path / "runs")
+        places = {"OSBUILD_PIKA_STORE": store, "OSBUILD_PIKA_RUNS": runs}
+        return subprocess.run(
+            [*COMMAND, *words],
+            cwd=self.path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **places},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def build(self, *words: str) -> list[list[str]]:
+        """The columns of each line of stdout: name, fingerprint, size, time, files."""
+        done = self.run("build", "--progress", "plain", *words)
+        assert done.returncode == 0, done.stderr
+        return [line.split("  ") for line in done.stdout.splitlines()]
+
+    def pool(self, name: str) -> Path:
+        (found,) = (self.repository.path / "pool").glob(f"{name}_*.deb")
+        return found
+
+
+@pytest.fixture(scope="module")
+def key() -> Iterator[repositories.Key]:
+    needs_root()
+    repositories.needs_apt()
+    with repositories.key() as made:
+        yield made
+
+
+@pytest.fixture
+def place(tmp_path: Path, key: repositories.Key) -> Iterator[Place]:
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "work").mkdir()
+    repository = Repository(tmp_path / "repository", key)
+    repository.add_tiny()
+    repository.publish()
+    with repositories.served(repository.path) as url:
+        yield Place(tmp_path / "work", repository, url)
+
+
+def test_a_build_makes_its_lock_and_tells_each_output(place: Place) -> None:
+    done = place.run("build", "--progress", "plain")
+    assert done.returncode == 0, done.stderr
+    assert "there is no image.lock.json yet: making it" in done.stderr
+    unified, split = (line.split("  ") for line in done.stdout.splitlines())
+    whole = (place.path / "output/incus-unified/little.tar.zst").read_bytes()
+    assert unified[:2] == ["little", hashlib.sha256(whole).hexdigest()]
+    files = [place.path / each for each in split[4].split(" ")]
+    parts = b"".join(each.read_bytes() for each in files)
+    assert split[1] == hashlib.sha256(parts).hexdigest()
+    assert f"incus image import {split[4]} --alias little" in done.stderr
+    assert (place.path / "runs/little/result.json").exists()
+
+
+def test_a_second_place_makes_the_same_bytes(place: Place) -> None:
+    first = place.build("--store", "store-a", "-o", "a")
+    second = place.build("--locked", "--store", "store-b", "-o", "b")
+    assert [each[1] for each in first] == [each[1] for each in second]
+
+
+def test_a_build_again_replaces_its_outputs_only(place: Place) -> None:
+    place.build()
+    mine = place.path / "output/mine"
+    mine.write_text("mine")
+    before = (place.path / "output/incus-unified/little.tar.zst").read_bytes()
+    place.define("hello", "incus-unified")
+    ((name, *_),) = place.build()
+    assert name == "little"
+    assert (place.path / "output/incus-unified/little.tar.zst").read_bytes() != before
+    assert mine.read_text() == "mine"
+
+
+def test_a_plan_knows_what_is_done_already(place: Place) -> None:
+    place.build()
+    place.define("hello")
+    done = place.run("plan")
+    lines = done.stdout.splitlines()
+    assert any("org.osbuild-pika.deb " in line and "cached" in line for line in lines), lines
+    assert any("org.osbuild-pika.files" in line and "to run" in line for line in lines)
+
+
+def test_a_mirror_that_fails_in_the_middle_is_gone_on_with(place: Place) -> None:
+    place.run("lock")
+    package = place.pool("hello-lib")
+    aside = package.rename(place.path / "aside")
+    failed = place.run("build", "--progress", "plain")
+    assert failed.returncode == 3, failed.stderr
+    assert "404" in failed.stderr
+    aside.rename(package)
+    place.pool("hello").unlink()  # it was got already
+    place.build()
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused(place: Place) -> None:
+    place.run("lock")
+    data = bytearray(place.pool("hello").read_bytes())
+    data[-1] ^= 1
+    place.pool("hello").write_bytes(data)
+    failed = place.run("build", "--progress", "plain")
+    assert failed.returncode == 3, failed.stderr
+    assert list(place.path.glob("output/*")) == []
+    assert "sha256" in failed.stderr
