@@ -128,12 +128,11 @@ def _readable(source: AptSource, directory: Path) -> str:
 
 
 def _stanza(source: AptSource, keyring: str) -> str:
-    # A snapshot has been out of date since it was made: what it says then is signed all the same.
-    valid = "no" if source.is_snapshot else "yes"
+    is_dated = "no" if source.is_any_age else "yes"
     return (
         f"Types: deb\nURIs: {source.uri}\nSuites: {' '.join(source.suites)}\n"
         f"Components: {' '.join(source.components)}\nSigned-By: {keyring}\n"
-        f"Check-Valid-Until: {valid}\n"
+        f"Check-Valid-Until: {is_dated}\nCheck-Date: {is_dated}\n"
     )
 
 

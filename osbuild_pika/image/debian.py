@@ -69,6 +69,8 @@ def resolve(definition: Definition, path: str, environment: Mapping[str, str], t
     sources = mirrors.choose(definition, path, environment)
     for each in sources:
         tell(f"indexes of {each.uri} {' '.join(each.suites)}")
+    if any(each.is_any_age and not each.is_snapshot for each in sources):
+        tell("of any age, for this machine's apt is told so (Acquire::Check-Valid-Until)")
     with apt.private(sources, architecture) as private:
         private.call("apt-get", "update", "-q")
         tell("resolving")

@@ -7,6 +7,7 @@ that is asked, never changed. No mirror's name stands in the code.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ KEYRINGS = {  # file, and the package that holds it
     ),
 }
 COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "universe")}
+_CHECK_AGE = "Acquire::Check-Valid-Until"
 _POCKETS = ("", "-updates", "-security")
 _ROLLING = ("sid", "unstable", "experimental")  # they have no pockets
 _FIELDS = ("REPO_URI", "RELEASE", "CODENAME", "SUITE", "ORIGIN", "COMPONENT", "CREATED_BY")
@@ -34,13 +36,17 @@ _FIELDS = ("REPO_URI", "RELEASE", "CODENAME", "SUITE", "ORIGIN", "COMPONENT", "C
 
 @dataclass(frozen=True)
 class AptSource:
-    """A mirror with suites and components. signed_by: a keyring's path on this machine."""
+    """A mirror with suites and components. signed_by: a keyring's path on this machine.
+
+    is_any_age: an index is not refused for its age.
+    """
 
     uri: str
     suites: tuple[str, ...]
     components: tuple[str, ...]
     signed_by: str
     is_snapshot: bool = False
+    is_any_age: bool = False
 
 
 class Target(NamedTuple):
@@ -74,7 +80,11 @@ def choose(definition: Definition, path: str, environment: Mapping[str, str]) ->
             f"no mirror for {definition.distribution}/{definition.suite}: write `mirror: URL` in "
             f"the definition, set {ENVIRONMENT}, or let apt on this machine have it as a source"
         )
-    return [AptSource(uri, suites, parts, keyring) for uri, suites, parts in found]
+    is_any_age = host_takes_any_age()
+    return [
+        AptSource(uri, suites, parts, keyring, is_any_age=is_any_age)
+        for uri, suites, parts in found
+    ]
 
 
 def _keyring(definition: Definition, path: str) -> str:
@@ -105,30 +115,35 @@ def _source(mirror: Mirror, definition: Definition, keyring: str) -> AptSource:
         mirror.suites or (definition.suite,),
         mirror.components or COMPONENTS[definition.distribution],
         keyring,
-        definition.snapshot is not None,
+        is_snapshot=definition.snapshot is not None,
+        is_any_age=definition.snapshot is not None,  # it was out of date soon after it was made
     )
 
 
 def host_targets() -> list[Target]:
     """What apt on this machine is set up with; nothing where there is no apt."""
     form = "\t".join(f"$({name})" for name in _FIELDS)
-    try:
-        done = subprocess.run(
-            ["apt-get", "indextargets", "--format", form],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except FileNotFoundError:
-        return []
     found = []
-    for line in done.stdout.split("\n"):
+    for line in _asked("apt-get", "indextargets", "--format", form).split("\n"):
         # What apt does not know it leaves as it was asked.
         fields = ["" if each.startswith("$(") else each for each in line.split("\t")]
         if len(fields) == len(_FIELDS) and fields[-1] == "Packages":
             found.append(Target(*fields[:-1]))
     return found
+
+
+def host_takes_any_age() -> bool:
+    """Whether apt on this machine was told that its mirrors' indexes may be out of date."""
+    return bool(re.search(r'"(false|no|off|0)"', _asked("apt-config", "dump", _CHECK_AGE)))
+
+
+def _asked(*words: str) -> str:
+    """What a program of this machine's apt prints; nothing where there is no apt."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout
 
 
 def of_host(
