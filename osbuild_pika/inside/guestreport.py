@@ -93,23 +93,24 @@ def probe(url: str) -> str:
     """Ask for a URL; "" if it answers with 2xx or 3xx, else why not."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    connection: http.client.HTTPConnection
-    if scheme == "https":
-        import ssl
-
-        # It is this machine that is asked: who signed its certificate does not matter.
-        context = ssl._create_unverified_context()  # noqa: S323
-        connection = http.client.HTTPSConnection(host, timeout=PROBE_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, timeout=PROBE_S)
     try:
-        connection.request("GET", slash + path or "/", headers={"User-Agent": "pika-cloud-report"})
-        status = connection.getresponse().status
+        with contextlib.closing(_connection(scheme, host)) as connection:
+            headers = {"User-Agent": "pika-cloud-report"}
+            connection.request("GET", slash + path or "/", headers=headers)
+            status = connection.getresponse().status
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{url}: {str(error) or type(error).__name__}"
-    finally:
-        connection.close()
     return "" if 200 <= status < 400 else f"{url}: status {status}"
+
+
+def _connection(scheme: str, host: str) -> http.client.HTTPConnection:
+    if scheme != "https":
+        return http.client.HTTPConnection(host, timeout=PROBE_S)
+    import ssl
+
+    # It is this machine that is asked: who signed its certificate does not matter.
+    context = ssl._create_unverified_context()  # noqa: S323
+    return http.client.HTTPSConnection(host, timeout=PROBE_S, context=context)
 
 
 def tell_incus(state: str) -> None:

@@ -1,0 +1,225 @@
+"""What a guest tells: the verdict on its unit, the probe, the records, and Incus's own answer."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osbuild_pika import lifecycle
+from osbuild_pika.inside import guestreport
+
+SYSTEMCTL = """#!/bin/sh
+case "$1" in
+show) cat "$STATES/unit"; [ ! -e "$STATES/next" ] || cp "$STATES/next" "$STATES/unit" ;;
+list-units) cat "$STATES/failed" 2>/dev/null ;;
+*) echo "$@" >>"$STATES/asked" ;;
+esac
+"""
+ACTIVE = "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\n"
+WAITING = "LoadState=loaded\nActiveState=activating\nSubState=start\nResult=success\n"
+FAILED = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\n"
+ROOT = Path(__file__).parents[2]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that is in the path."""
+
+    seen: list[Any]
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:4]))
+        self.end_headers()
+
+    def do_PATCH(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.seen.append((self.path, json.loads(self.rfile.read(length))))
+        self.send_response(403)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return ""
+
+
+class UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(name="url")
+def fixture_url() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+class Guest:
+    """A directory that stands for a guest: its helper, its units' states, its records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in ("lib", "bin", "states"):
+            (path / name).mkdir()
+        shutil.copy(ROOT / "osbuild_pika/lifecycle.py", path / "lib/pika-cloud-lifecycle")
+        (path / "bin/systemctl").write_text(SYSTEMCTL)
+        (path / "bin/systemctl").chmod(0o755)
+
+    def report(self, verb: str, **rules: Any) -> None:
+        (self.path / "lib/report.json").write_text(json.dumps(rules))
+        environment = {
+            "PATH": f"{self.path}/bin:{os.environ['PATH']}",
+            "STATES": f"{self.path}/states",
+            "PIKA_CLOUD_LIB": f"{self.path}/lib",
+            "PIKA_CLOUD_RUN": f"{self.path}/run",
+            "PIKA_CLOUD_GUEST_API": f"{self.path}/sock",
+        }
+        program = ROOT / "osbuild_pika/inside/guestreport.py"
+        subprocess.run(
+            [sys.executable, "-I", str(program), verb], env=environment, check=True, timeout=60
+        )
+
+    def unit(self, text: str, name: str = "unit") -> None:
+        (self.path / "states" / name).write_text(text)
+
+    def events(self) -> list[tuple[str, str]]:
+        lines = (self.path / "run/events.jsonl").read_bytes().splitlines()
+        found = [lifecycle.decode("event", line) for line in lines]
+        assert {each["boot_id"] for each in found} == {lifecycle.boot_id()}
+        return [(each["kind"], each["message"]) for each in found]
+
+    def status(self) -> dict[str, Any]:
+        return lifecycle.decode("status", (self.path / "run/status.json").read_bytes())
+
+
+@pytest.fixture(name="guest")
+def fixture_guest(tmp_path: Path) -> Guest:
+    return Guest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "verdict"),
+    [
+        ({"LoadState": "loaded", "ActiveState": "active"}, "active"),
+        ({"LoadState": "loaded", "ActiveState": "reloading"}, "active"),
+        ({"LoadState": "loaded", "ActiveState": "inactive", "SubState": "dead"}, "waiting"),
+        ({"LoadState": "loaded", "ActiveState": "activating"}, "waiting"),
+        ({"LoadState": "loaded", "ActiveState": "failed", "Result": "signal"}, "failed"),
+        ({"LoadState": "not-found", "ActiveState": "inactive"}, "failed"),
+        ({"LoadState": "masked", "ActiveState": "inactive"}, "failed"),
+        ({}, "waiting"),
+    ],
+)
+def test_what_a_units_state_means(unit: dict[str, str], verdict: str) -> None:
+    assert guestreport.judge(unit)[0] == verdict
+
+
+def test_only_success_and_redirects_are_an_answer(url: str) -> None:
+    assert guestreport.probe(f"{url}/200") == guestreport.probe(f"{url}/302") == ""
+    assert guestreport.probe(f"{url}/503").endswith("status 503")
+    assert "status 404" in guestreport.probe(f"{url}/404/x?y")
+    assert "refused" in guestreport.probe("http://127.0.0.1:1/")
+    assert guestreport.probe("http://127.0.0.1:no/") != ""
+
+
+def test_a_boot_is_told_until_it_is_ready(guest: Guest, url: str) -> None:
+    guest.unit(WAITING)
+    guest.unit(ACTIVE, "next")
+    guest.report("boot", unit="web.service", http=f"{url}/200", within_s=30)
+    assert guest.events() == [
+        ("booted", "the guest has booted"),
+        ("starting", "waiting for web.service"),
+        ("ready", f"web.service is active, {url}/200 answers"),
+    ]
+    assert guest.status()["state"] == "ready"
+    assert guest.status()["details"]["unit"] == "web.service"
+
+
+def test_without_a_unit_the_system_is_waited_for(guest: Guest) -> None:
+    guest.unit(ACTIVE)
+    guest.unit("bad.service loaded failed failed Bad\n", "failed")
+    guest.report("boot", unit=None, http=None, within_s=30)
+    assert guest.events()[-1] == ("ready", "multi-user.target is active")
+    assert guest.status()["details"]["failed_units"] == ["bad.service"]
+
+
+def test_a_unit_that_fails_is_told_with_its_reason(guest: Guest) -> None:
+    guest.unit(FAILED)
+    guest.report("boot", unit="web.service", within_s=30)
+    assert guest.events()[-1] == ("failed", "web.service failed: exit-code")
+    asked = (guest.path / "states/asked").read_text()
+    assert asked == "stop --no-block pika-cloud-report.service\n"
+
+
+def test_a_guest_that_is_not_ready_in_time_says_what_is_missing(guest: Guest, url: str) -> None:
+    guest.unit(ACTIVE)
+    guest.report("boot", unit="web.service", http=f"{url}/500", within_s=0.2)
+    assert guest.events()[-1] == ("failed", f"not ready within 0.2 s: {url}/500: status 500")
+
+
+def test_a_unit_that_fails_later_is_told_once_and_its_return_too(guest: Guest) -> None:
+    guest.unit(ACTIVE)
+    guest.report("boot", unit="web.service", within_s=30)
+    guest.report("failed", unit="web.service")  # it runs: nothing to tell
+    guest.unit(FAILED)
+    guest.report("failed", unit="web.service")
+    guest.report("failed", unit="web.service")
+    guest.unit(ACTIVE)
+    guest.report("boot", unit="web.service", within_s=30)
+    kinds = [kind for kind, _ in guest.events()]
+    assert kinds == ["booted", "starting", "ready", "failed", "starting", "ready"]
+
+
+def test_what_another_boot_left_does_not_count(guest: Guest) -> None:
+    (guest.path / "run").mkdir()
+    old = {"schema_version": 1, "state": "ready", "updated_at": "t", "message": "", "boot_id": "x"}
+    (guest.path / "run/status.json").write_text(json.dumps(old))
+    guest.unit(ACTIVE)
+    guest.report("boot", unit=None, within_s=30)
+    assert guest.events()[0][0] == "booted"
+
+
+def test_incus_is_told_and_may_refuse(guest: Guest) -> None:
+    Handler.seen = []
+    guest.unit(ACTIVE)
+    with serving(UnixServer(str(guest.path / "sock"), Handler)):
+        guest.report("boot", unit=None, within_s=30)
+    assert Handler.seen == [("/1.0", {"state": "Ready"})]
+    assert guest.status()["state"] == "ready"
+
+
+def test_it_leaves_nothing_beside_the_image_files(guest: Guest) -> None:
+    guest.unit(ACTIVE)
+    guest.report("boot", unit=None, within_s=30)
+    assert sorted(os.listdir(guest.path / "lib")) == ["pika-cloud-lifecycle", "report.json"]
+
+
+def test_wrong_arguments_are_one_line() -> None:
+    program = str(ROOT / "osbuild_pika/inside/guestreport.py")
+    done = subprocess.run([sys.executable, "-I", program, "x"], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"{guestreport.USAGE}\n"
