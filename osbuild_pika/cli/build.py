@@ -134,9 +134,9 @@ def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
 
 def _tell_images(order: "Order", exported: list[str], took_s: float) -> None:
     """A line for each output on stdout, and how to take it into Incus on stderr."""
+    left = {os.path.realpath(path): path for path in exported}
     for image in images.exported(json.loads(order.manifest), order.output or "."):
-        path = os.path.dirname(image.files[0])
-        if not any(os.path.realpath(each) == os.path.realpath(path) for each in exported):
+        if left.pop(os.path.realpath(os.path.dirname(image.files[0])), None) is None:
             continue  # of an earlier build
         where = " ".join(image.files)
         size = tables.size(image.size_bytes)
@@ -147,3 +147,5 @@ def _tell_images(order: "Order", exported: list[str], took_s: float) -> None:
             sys.stdout.flush()
             text = f"incus image import {where} --alias {order.name}"
             click.echo(one_line(text, 4096), err=True)
+    for path in left.values():  # what -x asked for: a tree
+        click.echo(one_line(path, 4096))

@@ -83,7 +83,7 @@ def resolve(definition: Definition, path: str, environment: Mapping[str, str], t
         suite=definition.suite,
         architecture=architecture,
         source_date_epoch=int(max(dates).timestamp()),
-        keyring_sha256=_sha256(sources[0].signed_by),
+        keyring_sha256=_sha256(sources[0].signed_by) if definition.keyring else None,
         sources=tuple(_in_image(each, definition) for each in sources),
         releases=tuple(sorted(releases, key=lambda each: (each.origin, each.codename))),
         packages=tuple(sorted(packages, key=lambda each: each.name)),

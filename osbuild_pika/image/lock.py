@@ -62,14 +62,17 @@ class Release:
 
 @dataclass(frozen=True)
 class Lock:
-    """request: what of the definition it answers. source_date_epoch: the newest index's date."""
+    """request: what of the definition it answers. source_date_epoch: the newest index's date.
+
+    keyring_sha256: of the definition's own keyring, None if it has none.
+    """
 
     request: Mapping[str, Any]
     distribution: str
     suite: str
     architecture: str
     source_date_epoch: int
-    keyring_sha256: str
+    keyring_sha256: str | None
     sources: tuple[Source, ...]
     releases: tuple[Release, ...]
     packages: tuple[Package, ...]

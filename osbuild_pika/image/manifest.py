@@ -30,6 +30,8 @@ _SUFFIXES = {"zstd": "zst", "xz": "xz"}
 
 def make(definition: Definition, lock: Lock, local: Local) -> Json:
     """The manifest of a definition; the lock must answer it (lock.check). Raises InputError."""
+    if local.keyring is not None and checksum(local.keyring) != f"sha256:{lock.keyring_sha256}":
+        raise InputError("the keyring is not the lock's any more: osbuild-pika lock --update")
     contents = {checksum(data): data for data in _contents(definition, local)}
     stages = [
         *_packages(definition, lock, local),

@@ -167,6 +167,11 @@ def test_an_own_keyring_lies_in_the_image_before_it_is_named(full: Any) -> None:
                          "org.osbuild-pika.deb.config"]  # fmt: skip
 
 
+def test_another_keyring_than_the_locks_is_refused() -> None:
+    with pytest.raises(InputError, match="the keyring is not the lock's any more"):
+        make("keyring: own.gpg", Local(keyring=b"other"))
+
+
 # --- what comes from the definition's directory --------------------------------------------------
 
 

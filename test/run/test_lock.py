@@ -159,6 +159,28 @@ def test_packages_that_cannot_be_had_are_told(place: Place, packages: str, told:
     assert place.refusal(2).startswith(f"osbuild-pika: error: {told}")
 
 
+def test_ubuntu_is_locked_likewise(place: Place) -> None:
+    text = (place.path / "image.yaml").read_text().replace("debian/tiny", "ubuntu/tiny")
+    parts = f"[{{url: '{place.url}', components: [main]}}]"
+    (place.path / "image.yaml").write_text(text.replace(place.url, parts))
+    done = place.run("lock")
+    assert done.returncode == 0, done.stderr
+    assert (place.lock.distribution, len(place.lock.packages)) == ("ubuntu", len(TINY))
+
+
+def test_a_snapshot_is_taken_however_old_it_is(place: Place) -> None:
+    place.repository.publish(valid=timedelta(days=-1))
+    (place.repository.path / "20261101T000000Z").symlink_to(".")
+    place.define("packages: [hello]", f"{place.url}{{snapshot}}/")
+    text = (place.path / "image.yaml").read_text()
+    snapshot = text.replace("debian/tiny", "debian/tiny@20261101T000000Z")
+    (place.path / "image.yaml").write_text(snapshot)
+    done = place.run("lock")
+    assert done.returncode == 0, done.stderr
+    assert place.lock.sources[0].is_snapshot
+    assert {each.url.split("/")[3] for each in place.lock.packages} == {"20261101T000000Z"}
+
+
 def test_an_unknown_suite_is_told(place: Place) -> None:
     text = (place.path / "image.yaml").read_text().replace("debian/tiny", "debian/tyni")
     (place.path / "image.yaml").write_text(text)
