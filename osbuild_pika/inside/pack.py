@@ -43,6 +43,7 @@ TAR = [
 ]
 INTO_ROOTFS = r"--transform=s,^\.\(/\|$\),rootfs\1,S"  # S: not the targets of symbolic links
 BLOCK = 512
+MIB = 1 << 20
 READ_BYTES = 1 << 20
 MAX_PROCESSORS = 8  # each takes memory: 100 MiB of xz
 # These change what the programs do; the rest of the environment is theirs.
@@ -171,12 +172,13 @@ class _File:
         if not self._total or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LOOK_EVERY_S
-        done = min(_written(pid), self._total - 1)
-        self._report.progress(done, self._total, "bytes", "packing")
+        done = min(_written(pid), self._total)
+        self._report.progress(done // MIB, self._total // MIB + 1, "MiB", "packing")
 
     def done(self) -> Packed:
         if self._total:
-            self._report.progress(self._total, self._total, "bytes", "packed")
+            total = self._total // MIB + 1
+            self._report.progress(total, total, "MiB", "packed")
         return Packed(self.path, self._size, self._digest.hexdigest())
 
 

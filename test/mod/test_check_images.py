@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from osbuild_pika.inside import lint
 
 IMPORTS = recorded_imports()
 LAUNCHES = recorded_launches()
+ROOT = Path(__file__).parents[2]
 HOST = lint.Host(1_780_000_000)
 
 
@@ -123,6 +125,18 @@ def test_findings_are_objects_in_json(tmp_path: Path) -> None:
 def test_what_is_allowed_is_no_fault(tmp_path: Path) -> None:
     path = write_image(tmp_path, "tplmissing.tar.gz")
     assert check("--allow", "template-missing", path).exit_code == 0
+
+
+def test_an_image_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Ours has metadata in JSON: not even a YAML parser is needed."""
+    metadata = json.dumps({"architecture": "x86_64", "creation_date": 1})
+    (tmp_path / "x.tar.gz").write_bytes(image_bytes(metadata))
+    heavy = "{'asyncio', 'jsonschema', 'rich', 'ssl', 'yaml'} & set(sys.modules)"
+    tell = f"import atexit, sys; atexit.register(lambda: print({heavy}, file=sys.stderr))"
+    code = f"{tell}; from osbuild_pika.cli import main; main()"
+    command: list[str | Path] = [sys.executable, "-c", code, "check", tmp_path / "x.tar.gz"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stderr == "set()\n"
 
 
 # --- split and unpacked images -------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """`osbuild-pika check` as a user sees it, and what all verbs have in common."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,6 +53,16 @@ def test_each_fault_is_one_line_and_the_exit_code_says_so(tmp_path: Path) -> Non
     starts = [line.split(" ")[0] for line in done.stdout.split("\n")]
     assert starts == ["events.jsonl:1:", "events.jsonl:2:", "events.jsonl:3:", ""]
     assert (done.exit_code, done.stderr) == (1, "")
+
+
+def test_faults_are_one_object_in_json(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes(b"bad\n")
+    done = call("check", "--format", "json", tmp_path)
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["ok"], len(found["faults"])) == (1, False, 1)
+    (tmp_path / "x.json").write_text("{}")
+    done = call("check", "--format=json", tmp_path / "x.json")
+    assert (done.exit_code, json.loads(done.stdout)["ok"]) == (2, False)
 
 
 def test_a_hostile_name_does_no_harm(tmp_path: Path) -> None:
