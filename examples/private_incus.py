@@ -1,7 +1,7 @@
 """An Incus of one's own: for the tests and the demo, apart from any other on the machine.
 
-usage: private_incus.py start DIRECTORY [--group GROUP]     prints the socket's path
-       private_incus.py stop DIRECTORY                      ends it, and deletes DIRECTORY
+usage: private_incus.py start DIRECTORY [--group GROUP] [--network]     prints the socket's path
+       private_incus.py stop DIRECTORY             ends it with its guests, and deletes DIRECTORY
 
 It needs root, and the packages that .ci/incus installs. The daemon has mount, process and network
 namespaces of its own: whatever becomes of it, its guests and its mounts end with the one process
@@ -37,6 +37,8 @@ ip link set lo up
 "$1" --group "$3" & wait
 """
 CGROUPS = Path("/sys/fs/cgroup")
+BRIDGE = "pika0"
+ADDRESS = "10.77.0.1/24"
 KINDS = ("payload", "monitor")
 STARTED: dict[int, subprocess.Popen[bytes]] = {}  # our children
 
@@ -135,6 +137,14 @@ def start(directory: Path, group: str = "root", dies_with_us: bool = False) -> i
     return process.pid
 
 
+def add_network(directory: Path, profile: str = "default") -> None:
+    """Give the guests of a profile an eth0, with addresses by DHCP, in a network without a way
+    out: ADDRESS is the daemon's own. Raises RuntimeError, as where dnsmasq is not installed."""
+    options = [f"ipv4.address={ADDRESS}", "ipv4.nat=false", "ipv6.address=none"]
+    incus(directory, "network", "create", BRIDGE, *options)
+    incus(directory, "profile", "device", "add", profile, "eth0", "nic", f"network={BRIDGE}")
+
+
 def _await(directory: Path) -> None:
     command = [daemon() or "incusd", "waitready", f"--timeout={READY_S}"]
     done = subprocess.run(command, env=environment(directory), capture_output=True, check=False)
@@ -220,6 +230,7 @@ def main() -> None:
     parser.add_argument("verb", choices=["start", "stop"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--group", default="root", help="whose members may use it")
+    parser.add_argument("--network", action="store_true", help="guests get addresses by DHCP")
     given = parser.parse_args()
     directory = given.directory.absolute()
     if given.verb == "stop":
@@ -230,6 +241,8 @@ def main() -> None:
         sys.exit(f"private_incus: {problem}")
     try:
         start(directory, given.group)
+        if given.network:
+            add_network(directory)
     except (OSError, RuntimeError) as error:
         sys.exit(f"private_incus: {error}")
     print(places(directory).socket)

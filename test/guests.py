@@ -4,7 +4,12 @@ import io
 import shutil
 import subprocess
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 APPLETS = (
     "sh",
@@ -57,6 +62,15 @@ def why_not() -> str | None:
 def metadata() -> bytes:
     machine = subprocess.run(["uname", "-m"], capture_output=True, check=True).stdout.strip()
     return METADATA % machine
+
+
+def until(look: Callable[[], T]) -> T:
+    """What a look gives as soon as it gives something; AssertionError if it does not in a minute."""
+    deadline = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
 def tree(directory: Path, script: str | None) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,8 +240,7 @@ def test_a_guest_that_is_deleted_meanwhile_is_gone(client: Client, tmp_path: Pat
 
     def take_away() -> None:
         with Client(client.path) as other:
-            while instances.state(other, "w1") != "Running":
-                time.sleep(0.05)
+            guests.until(lambda: instances.state(other, "w1") == "Running")
             instances.delete(other, "w1")
 
     taking = threading.Thread(target=take_away)

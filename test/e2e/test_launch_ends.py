@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import guests
@@ -38,9 +37,8 @@ def test_an_interrupted_launch_keeps_the_instance_and_says_so(
     (tmp_path / "runs").mkdir()
     run = write_run(tmp_path / "runs/web", [out])
     process = begin("web", "w1", INCUS_SOCKET=client.path, OSBUILD_PIKA_RUNS=str(tmp_path / "runs"))
-    while not boots_of(str(run)):
-        assert process.poll() is None
-        time.sleep(0.05)
+    guests.until(lambda: boots_of(str(run)) or process.poll() is not None)
+    assert process.poll() is None
     process.send_signal(number)
     out_text, err_text = process.communicate(timeout=30)
     assert (process.returncode, out_text) == (code, "")

@@ -6,14 +6,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import guests
 import private_incus
 import pytest
 
+SERVING = """
+printf '#!/bin/sh\\n[ "$1" != bound ] || ifconfig $interface $ip netmask $subnet\\n' >/bin/bound
+chmod 755 /bin/bound
+udhcpc -i eth0 -n -q -s /bin/bound && mkdir /srv && echo hello >/srv/index.html && httpd -h /srv
+while :; do sleep 0.1; done
+"""
+QUIET: Any = {"capture_output": True, "check": False, "timeout": 30}
 PROGRAM = Path(private_incus.__file__)
 
 
@@ -46,8 +53,8 @@ def cgroups(instance: str) -> list[Path]:
     return [*top.glob(f"lxc.*{instance}*"), *top.glob(f"*/lxc.*{instance}*")]
 
 
-def launch(directory: Path, tmp_path: Path, name: str) -> None:
-    path = guests.unified(tmp_path)
+def launch(directory: Path, tmp_path: Path, name: str, script: str = guests.STAY) -> None:
+    path = guests.unified(tmp_path, script)
     private_incus.incus(directory, "image", "import", str(path), "--alias", "image")
     private_incus.incus(directory, "launch", "image", name)
     assert cgroups(name)
@@ -70,11 +77,35 @@ def test_a_kill_of_its_parent_ends_all_of_it(directory: Path, tmp_path: Path) ->
     pid = private_incus.start(directory)
     launch(directory, tmp_path, "killed-off")
     os.kill(pid, signal.SIGKILL)
-    while private_incus.STARTED[pid].poll() is None or mentions(str(directory)):
-        time.sleep(0.05)
+    child = private_incus.STARTED[pid]
+    guests.until(lambda: child.poll() is not None and not mentions(str(directory)))
     private_incus.stop(directory)
     assert not directory.exists()
     assert cgroups("killed-off") == []
+
+
+def test_its_guests_get_addresses_and_can_be_asked_from_inside(
+    directory: Path, tmp_path: Path
+) -> None:
+    private_incus.start(directory)
+    private_incus.add_network(directory)
+    launch(directory, tmp_path, "served", SERVING)
+    address = guests.until(lambda: address_of(directory, "served"))
+    fetch = f"import urllib.request as r; print(r.urlopen('http://{address}/').read())"
+    assert guests.until(lambda: asked(directory, fetch)) == b"b'hello\\n'\n"
+    assert b"hello" not in subprocess.run([sys.executable, "-c", fetch], **QUIET).stdout
+
+
+def address_of(directory: Path, name: str) -> str:
+    listed = private_incus.incus(directory, "list", name, "--format", "csv", "-c", "4")
+    return listed.decode().strip().partition(" ")[0]
+
+
+def asked(directory: Path, program: str) -> bytes:
+    try:
+        return private_incus.inside(directory, sys.executable, "-c", program)
+    except subprocess.CalledProcessError:
+        return b""
 
 
 def test_it_reaches_no_network_and_no_other_incus(directory: Path, incus: Path) -> None:
