@@ -65,7 +65,7 @@ def metadata() -> bytes:
 
 
 def until(look: Callable[[], T]) -> T:
-    """What a look gives as soon as it gives something; AssertionError if it does not in a minute."""
+    """What a look gives as soon as it gives something. AssertionError after a minute."""
     deadline = time.monotonic() + 60
     while not (found := look()):
         assert time.monotonic() < deadline

@@ -38,7 +38,7 @@ def test_an_interrupted_launch_keeps_the_instance_and_says_so(
     run = write_run(tmp_path / "runs/web", [out])
     process = begin("web", "w1", INCUS_SOCKET=client.path, OSBUILD_PIKA_RUNS=str(tmp_path / "runs"))
     guests.until(lambda: boots_of(str(run)) or process.poll() is not None)
-    assert process.poll() is None
+    assert process.poll() is None, process.communicate()
     process.send_signal(number)
     out_text, err_text = process.communicate(timeout=30)
     assert (process.returncode, out_text) == (code, "")
