@@ -31,6 +31,7 @@ def doctor(store: str, is_json: bool) -> None:
 
     checks = [
         *health.programs(),
+        health.debian(),
         *_tried(store),
         *health.places((("--store", store), ("OSBUILD_PIKA_RUNS", runs.root()))),
         *health.kernel(_can_tell_exits(), Path("/proc/filesystems").read_text(encoding="ascii")),

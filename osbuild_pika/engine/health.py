@@ -17,6 +17,8 @@ PROGRAMS = {
     "setpriv": "util-linux",
     "tar": "tar",
 }
+# Of stages that make Debian trees.
+DEBIAN = {"mmdebstrap": "mmdebstrap", "apt-ftparchive": "apt-utils", "dpkg-deb": "dpkg"}
 # Of users that are not root.
 MAPPERS = {"newuidmap": "uidmap", "newgidmap": "uidmap"}
 # The switches that forbid user namespaces, and the value of each that does.
@@ -66,6 +68,15 @@ def programs(which: Callable[[str], str | None] = shutil.which) -> list[Check]:
         return [Check("programs", ", ".join(wanted))]
     packages = " ".join(sorted(set(missing.values())))
     return [Check("programs", f"no {', '.join(missing)}", f"apt-get install {packages}")]
+
+
+def debian(which: Callable[[str], str | None] = shutil.which) -> Check:
+    """The programs that Debian images are made with; other builds need none of them."""
+    missing = {name: package for name, package in DEBIAN.items() if which(name) is None}
+    if not missing:
+        return Check("Debian images", ", ".join(DEBIAN))
+    fix = f"apt-get install {' '.join(sorted(set(missing.values())))}"
+    return Check("Debian images", f"no {', '.join(missing)}", fix, is_needed=False)
 
 
 def tried(answer: Mapping[str, Any], read: Callable[[str], str]) -> list[Check]:

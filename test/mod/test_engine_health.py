@@ -23,6 +23,13 @@ def test_a_host_with_all_programs_is_well() -> None:
     }
 
 
+def test_programs_of_debian_images_are_no_problem_for_other_builds() -> None:
+    found = health.debian(lambda name: None if name == "apt-ftparchive" else f"/bin/{name}")
+    assert (found.text, found.fix) == ("no apt-ftparchive", "apt-get install apt-utils")
+    assert found.as_document()["state"] == "note"
+    assert health.debian(lambda name: f"/bin/{name}").is_ok
+
+
 @pytest.mark.parametrize(
     ("switch", "fix"),
     [

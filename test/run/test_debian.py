@@ -18,6 +18,7 @@ from builds import Place
 from debs import Deb
 from users import USER, UsersPlace
 
+FAKETIME = "*/faketime/libfaketime.so.1"
 EPOCH = 1_760_000_000
 ANYONE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP0 ops@example.org"
 WANTED = ("systemd", "systemd-sysv", "dbus", "systemd-resolved", "python3", "openssh-server")
@@ -183,6 +184,9 @@ def test_a_users_build_at_another_time_and_place_has_the_same_bytes(
         pytest.skip("needs user namespaces")
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     monkeypatch.setenv("BUILDS_UMASK", "077")
+    monkeypatch.setenv("FAKETIME", "+40d")
+    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    monkeypatch.setenv("LD_PRELOAD", str(next(iter(Path("/usr/lib").glob(FAKETIME)), "")))
     theirs = UsersPlace(folder / USER)
     with debs.served(list(reversed(built.packages))) as sources:
         code, records = theirs.build({**built.what, "sources": sources})
