@@ -1,4 +1,4 @@
-"""nix/incus/pika-cloud-lifecycle.py.in is lifecycle.py, and needs nothing beside itself."""
+"""nix/incus/pika-cloud-lifecycle.py.in is lifecycle.py; what runs in a guest needs nothing else."""
 
 import ast
 import json
@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HELPER = ROOT / "nix/incus/pika-cloud-lifecycle.py.in"
 SOURCE = ROOT / "osbuild_pika/lifecycle.py"
+REPORTER = ROOT / "osbuild_pika/inside/guestreport.py"
 OLDEST_PYTHON = (3, 9)
 
 
@@ -25,8 +26,9 @@ def test_the_first_line_is_what_the_package_substitutes() -> None:
     assert not [line for line in lines[1:] if "@python3@" in line]
 
 
-def test_it_imports_the_standard_library_only() -> None:
-    tree = ast.parse(SOURCE.read_text(), feature_version=OLDEST_PYTHON)
+@pytest.mark.parametrize("source", [SOURCE, REPORTER], ids=lambda path: path.name)
+def test_it_imports_the_standard_library_only(source: Path) -> None:
+    tree = ast.parse(source.read_text(), feature_version=OLDEST_PYTHON)
     names = {
         alias.name if isinstance(node, ast.Import) else str(node.module)
         for node in ast.walk(tree)
