@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from osbuild_pika.image.definition import Definition
 
 DEFAULT = "image.yaml"
-BLOCK = 1024 * 1024
-_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Read(NamedTuple):
@@ -86,30 +82,16 @@ def exported(manifest: Any, directory: str) -> Iterator[Image]:
 
     A tree is the sandbox's work: links in it are not followed. Raises InputError.
     """
+    from osbuild_pika.incus import local
+
     for pipeline in manifest["pipelines"]:
         options = pipeline["stages"][-1]["options"]
         names = [options[key] for key in ("filename", "metadata", "rootfs") if key in options]
         place = os.path.join(directory, pipeline["name"])
         if names and os.path.isdir(place):
-            files = tuple(os.path.join(place, name) for name in names)
-            yield Image(pipeline["name"], files, *_measured(files))
-
-
-def _measured(files: tuple[str, ...]) -> tuple[int, str]:
-    """The size of files, and the sha256 of all their bytes: what Incus calls an image."""
-    digest, size = hashlib.sha256(), 0
-    for path in files:
-        try:
-            fd = os.open(path, _FILE)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        with open(fd, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise InputError(f"{path}: is not a regular file")
-            while block := file.read(BLOCK):
-                digest.update(block)
-                size += len(block)
-    return size, digest.hexdigest()
+            files = [os.path.join(place, name) for name in names]
+            found = local.measure(*files, flags=os.O_NOFOLLOW)
+            yield Image(pipeline["name"], tuple(files), found.size_bytes, found.fingerprint)
 
 
 def check(path: str) -> str:

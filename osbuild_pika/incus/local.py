@@ -37,11 +37,12 @@ class ImageFiles:
         return one_line(" and ".join(both))
 
 
-def measure(metadata: str, rootfs: str | None = None) -> ImageFiles:
-    """Read an image's files for its fingerprint. Raises InputError."""
+def measure(metadata: str, rootfs: str | None = None, *, flags: int = 0) -> ImageFiles:
+    """Read an image's files for its fingerprint. flags: of open, such as O_NOFOLLOW. Raises
+    InputError."""
     digest, size = hashlib.sha256(), 0
     for path in (metadata,) if rootfs is None else (metadata, rootfs):
-        fd = _open(path)
+        fd = _open(path, flags)
         with open(fd, "rb", buffering=0) as file:
             while block := file.read(BLOCK):
                 digest.update(block)
@@ -49,10 +50,10 @@ def measure(metadata: str, rootfs: str | None = None) -> ImageFiles:
     return ImageFiles(metadata, rootfs, digest.hexdigest(), size)
 
 
-def _open(path: str) -> int:
+def _open(path: str, flags: int = 0) -> int:
     """Open a regular file, not waiting for one that is a pipe."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except OSError as error:
         raise InputError(f"{one_line(path)}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
