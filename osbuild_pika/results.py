@@ -44,7 +44,7 @@ _MEDIA = {
 class Artifact:
     """What a pipeline left. kind: file, directory, missing, other (a link, a device).
 
-    Only a file has a size and a sha256. fingerprint: Incus's, if the engine knows it.
+    Only a file has a size and a sha256. fingerprint: of the Incus image that it is, or a part of.
     """
 
     pipeline: str
@@ -276,7 +276,7 @@ def _look(export: dict[str, Any]) -> Iterator[Artifact]:
         for name in names:
             where = os.path.join(path, name)
             artifact = _plain(pipeline, key, where, "file")
-            yield _measured(artifact, fd, fingerprint if len(names) == 1 else None)
+            yield _measured(artifact, fd, fingerprint)
     finally:
         os.close(fd)
 

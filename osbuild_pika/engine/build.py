@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from osbuild_pika.engine import area as areas
-from osbuild_pika.engine import buildroot, fetching, stagework
+from osbuild_pika.engine import buildroot, fetching, layers, stagework
 from osbuild_pika.engine.export import export_empty, export_tree, make_parents
 from osbuild_pika.engine.manifest import Manifest
 from osbuild_pika.engine.plan import Plan, PlannedPipeline, Step
@@ -28,11 +28,15 @@ from osbuild_pika.host import ServiceManager
 
 
 class Export(NamedTuple):
-    """A finished pipeline's tree, and the directory that it is copied to."""
+    """A finished pipeline's tree, and the directory that it is copied to.
+
+    fingerprint: of the Incus image that it holds, as the stage that packed it has left it.
+    """
 
     pipeline: str
     id: str | None
     path: str
+    fingerprint: str | None = None
 
 
 class Build:
@@ -189,7 +193,8 @@ class Build:
             else:
                 export_empty(path, is_forced)
             self._out.export_finished(name, path)
-            yield Export(name, planned.pipeline.id, path)
+            left = self._metadata(planned.steps[-1:]).values()
+            yield Export(name, planned.pipeline.id, path, _fingerprint(left))
 
     def check_targets(self, output: str, is_forced: bool) -> None:
         """Make the directories of the exports, and refuse before any work what would be refused
@@ -206,6 +211,12 @@ class Build:
     def _wanted(self) -> Iterator[PlannedPipeline]:
         for name in self._plan.exports:
             yield from (each for each in self._plan.pipelines if each.pipeline.name == name)
+
+
+def _fingerprint(metadata: Iterable[Any]) -> str | None:
+    """Of what stages left: foreign, so it has to look like one."""
+    found = [each.get("fingerprint") for each in metadata if isinstance(each, dict)]
+    return next(filter(layers.is_key, found), None)
 
 
 def _keys_by_id(plan: Plan) -> dict[str, str]:

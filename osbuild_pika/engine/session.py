@@ -140,9 +140,7 @@ def _write_facts(session: Session, out: Reporting, exports: Sequence[Export]) ->
         "schema_version": lifecycle.SCHEMA_VERSION,
         "run_id": session.owner.run,
         "manifest": session.order.name,
-        "exports": [
-            {"pipeline": each.pipeline, "id": each.id, "path": each.path} for each in exports
-        ],
+        "exports": [each._asdict() for each in exports],
         "stages": out.stages,
         "sources": out.sources,
     }

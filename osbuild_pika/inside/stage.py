@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 else:
     Options = dict
 
-__all__ = ["Options", "Reporter", "StageError", "arguments", "run"]
+__all__ = ["Options", "Reporter", "StageError", "arguments", "leave_metadata", "run"]
 
+METADATA = "/run/osbuild/meta"
 API = "/run/osbuild/api/osbuild"
 API_TIMEOUT_S = 5.0
 MAX_TEXT = 32 * 1024  # characters of an exception and of its traceback
@@ -68,6 +69,15 @@ def arguments(path: str = ARGUMENTS) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise StageError(f"{path}: the stage's arguments are not an object")
     return given
+
+
+def leave_metadata(found: dict[str, Any], path: str = METADATA) -> None:
+    """Leave what was found for whoever reads the build's result; kept in the cache, too."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(found, file)
+    except FileNotFoundError:
+        return  # started by hand: nobody reads it
 
 
 def run(
