@@ -23,6 +23,7 @@ APPLETS = (
     "head",
     "mount",
     "printf",
+    "reboot",
     "cp",
 )
 DIRECTORIES = ("bin", "sbin", "dev", "proc", "sys", "run", "run/pika-cloud", "tmp", "etc", "root")

@@ -137,7 +137,7 @@ class Launching:
         self._image = image
         self._tell = tell
         self._begun = 0.0
-        self._watch = waiting.Watch(client, wish.name)
+        self._watch = waiting.Watch(client, wish.name, self._meet)
 
     def run(self) -> Launched:
         """Raises InputError, HostError, GuestError; nothing for a guest that is not ready."""
@@ -172,25 +172,28 @@ class Launching:
         wish = self._wish
         if wish.wanted is None:
             return Launched(None, self._seconds(), None, is_imported)
-        self._watch.look()
-        self.record("waiting", "", "")
         left_s = max(0.0, wish.timeout_s - self._seconds())
         waited = waiting.wait(
             self._watch, wish.wanted, left_s, lambda word: self._tell(f"{wish.name} says {word}")
         )
-        self.record(*told(waited.outcome))
+        self._record(waited.boot_id, *told(waited.outcome))
         return Launched(waited.outcome, self._seconds(), waited.boot_id, is_imported)
 
     def interrupted(self) -> bool:
         """Keep that nobody waits any more. Returns whether there is an instance of ours."""
         if not self.has_begun:
             return False
-        self.record("interrupted", "", "the launch was interrupted")
+        self._record(self._watch.boot_id, "interrupted", "", "the launch was interrupted")
         return bool(instances.state(self._client, self._wish.name))
 
-    def record(self, outcome: str, state: str, message: str) -> None:
-        """Keep what is known of the boot in the run that made the image, if there is one."""
-        run, boot_id = self._image.run, self._watch.boot_id
+    def _meet(self, boot_id: str) -> None:
+        """Keep that a boot has begun, and that the one before it is over."""
+        self._record(self._watch.boot_id, "gone", "stopped", "it started again")
+        self._record(boot_id, boots.WAITING, "", "")
+
+    def _record(self, boot_id: str | None, outcome: str, state: str, message: str) -> None:
+        """Keep what is known of a boot in the run that made the image, if there is one."""
+        run = self._image.run
         if run is None or boot_id is None or self._started_at is None:
             return
         is_over = outcome != boots.WAITING

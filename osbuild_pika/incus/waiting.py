@@ -26,6 +26,7 @@ MAX_TOLD = 200  # events of a guest that are told while it is waited for
 POLL_S = 0.2
 LONGEST_POLL_S = 1.0
 SETTLE_S = 0.3  # how long an instance has to run to be booted
+STOPPED_S = 2.0  # how long it has to be stopped to be gone: one that starts again is, for a moment
 SPARED_S = 10.0  # a file that a guest did not let read is not asked for again so long
 
 _RUNNING = ("requested", "provisioning", "booted", "starting", "ready")  # in their order
@@ -192,13 +193,20 @@ def records(
 
 
 class Watch:
-    """Looks at an instance. boot_id: of the last boot that was seen."""
+    """Looks at an instance. boot_id: of the last boot that was seen.
 
-    def __init__(self, client: Client, name: str) -> None:
+    meet: is told of each boot before it is the last one.
+    """
+
+    def __init__(
+        self, client: Client, name: str, meet: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.boot_id: str | None = None
+        self._meet = meet
         self._client = client
         self._name = name
         self._since = 0.0
+        self._stopped_at = time.monotonic()
         self._up_in: str | None = None  # the boot that was found to be up
         self._spared: dict[str, float] = {}
 
@@ -208,8 +216,13 @@ class Watch:
         if doing == "":
             return Seen("")
         now = time.monotonic()
+        if doing != "Stopped":
+            self._stopped_at = now
+        elif now - self._stopped_at < STOPPED_S:
+            doing = "Stopping"
         boot = boot_id(self._client, self._name) if doing == "Running" else None
         if boot is not None and boot != self.boot_id:
+            self._meet(boot)
             self.boot_id, self._since = boot, now
         if boot is not None and self._up_in != boot and now - self._since >= SETTLE_S:
             self._up_in = boot if has_init(self._client, self._name) else None

@@ -269,6 +269,18 @@ def test_a_guest_that_starts_again_tells_of_its_new_boot(client: Client, tmp_pat
     assert waited.boot_id not in (None, first)
 
 
+def test_a_guest_that_reboots_itself_is_waited_for_again(client: Client, root: Path) -> None:
+    run = build(
+        root, "[ -e /was ] || { : >/was; sleep 2; reboot -f; }; say ready again" + guests.STAY
+    )
+    done = call(client, "web", "w1", "--format", "json")
+    assert done.exit_code == 0, done.stdout
+    assert json.loads(done.stdout)["boot_id"] == instances.boot_id(client, "w1")
+    first, last = boots_of(str(run))
+    assert (first.outcome, first.message) == ("gone", "it started again")
+    assert (last.outcome, last.boot_id) == ("reached", json.loads(done.stdout)["boot_id"])
+
+
 def test_an_instance_is_replaced_only_if_asked_to(client: Client, tmp_path: Path) -> None:
     path = guests.unified(tmp_path)
     assert call(client, path, "w1", "--wait", "booted").exit_code == 0
