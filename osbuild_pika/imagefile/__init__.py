@@ -20,7 +20,7 @@ from osbuild_pika.imagefile.yamltext import parse
 from osbuild_pika.inside import metadata as form
 from osbuild_pika.inside.lint import Image, View, of_directory, unpacked
 from osbuild_pika.inside.lint.finding import Finding, error, warning
-from osbuild_pika.inside.lint.view import DIRECTORY, Entry, TreeError
+from osbuild_pika.inside.lint.view import DIRECTORY, Entry
 from osbuild_pika.text import one_line
 
 __all__ = ["kind_of", "likeness_to_root", "look", "look_directory", "look_split", "view_of"]
@@ -30,9 +30,8 @@ def view_of(path: str) -> View:
     """Look at a guest's tree. Raises InputError."""
     try:
         return of_directory(path)
-    except (OSError, TreeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise InputError(f"{one_line(path)}: {why}") from None
+    except OSError as problem:
+        raise InputError(f"{one_line(path)}: {problem.strerror or problem}") from None
 
 
 def look(path: str) -> Image:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
+import threading
 
 from osbuild_pika.errors import HostError
 from osbuild_pika.imagefile.tarball import READ, TIMEOUT_S, Archive
@@ -14,7 +16,7 @@ from osbuild_pika.inside.lint.view import Entry, View
 from osbuild_pika.text import one_line
 
 ROOT = "squashfs-root"
-MAX_LISTING = 256 << 20  # bytes
+MAX_OUTPUT = 256 << 20  # bytes of a listing, and of all files that are read
 MAX_ARGUMENTS = 1 << 20  # bytes of names in one call
 _KINDS = {
     "-": tree.FILE,
@@ -89,19 +91,34 @@ def _unsquashfs(*arguments: str) -> tuple[int, bytes, str]:
     """Exit status, output, and the first line of what it said. Raises HostError."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
     try:
-        done = subprocess.run(
-            ["unsquashfs", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                ["unsquashfs", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+            )
+            output = _read(process)
+            errors.seek(0)
+            lines = errors.read(4096).decode("utf-8", "replace").strip().splitlines()
     except FileNotFoundError:
         text = "unsquashfs is not installed: install the package squashfs-tools"
         raise HostError(text) from None
-    except subprocess.TimeoutExpired:
-        return 1, b"", f"it takes longer than {TIMEOUT_S:g} s to read"
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    said = one_line(lines[0]) if lines else ""
-    return done.returncode, done.stdout, said
+    if len(output) > MAX_OUTPUT:
+        return 1, b"", f"its listing has more than {MAX_OUTPUT} bytes"
+    said = one_line(lines[0]) if lines else f"unsquashfs ended with {process.returncode}"
+    return process.returncode, output, said
+
+
+def _read(process: subprocess.Popen[bytes]) -> bytes:
+    """All that a program writes, but not for ever; it has ended then."""
+    assert process.stdout is not None  # noqa: S101 - for mypy
+    timer = threading.Timer(TIMEOUT_S, process.kill)
+    timer.start()
+    try:
+        return process.stdout.read(MAX_OUTPUT + 1)
+    finally:
+        timer.cancel()
+        process.stdout.close()  # ends it if there is more
+        process.wait()

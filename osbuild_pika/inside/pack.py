@@ -234,7 +234,7 @@ def _survey(root: str) -> View:
     try:
         view = tree.of_directory(root)
     except tree.TreeError as error:
-        raise StageError(str(error)) from None
+        raise StageError(f"{root}: {error}") from None
     if view.unreadable:
         raise StageError(f"{view.unreadable[0]}: the tree cannot be read")
     for name, entry in sorted(view.entries.items()):

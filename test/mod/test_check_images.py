@@ -178,6 +178,26 @@ def test_a_squashfs_is_looked_into(tmp_path: Path) -> None:
         assert found == ["fstab]", "init]"]
 
 
+def test_a_squashfs_that_never_ends_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("mksquashfs")
+    image = tmp_path / "r.squashfs"
+    command: list[str | Path] = ["mksquashfs", DATA, image]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setattr("osbuild_pika.imagefile.squashfs.MAX_OUTPUT", 50)
+    first, _ = split_parts(tmp_path)
+    assert "its listing has more than 50 bytes" in check(first, image).stdout
+
+
+def test_a_damaged_squashfs_is_told(tmp_path: Path) -> None:
+    needs("unsquashfs")
+    first, _ = split_parts(tmp_path)
+    (tmp_path / "r.squashfs").write_bytes(b"hsqs" + bytes(4092))
+    done = check(first, tmp_path / "r.squashfs")
+    assert (done.exit_code, "[truncated]" in done.stdout) == (2, True)
+
+
 def test_an_unpacked_image_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "rootfs/sbin").mkdir(parents=True)
     (tmp_path / "rootfs/sbin/init").touch(mode=0o755)

@@ -40,8 +40,8 @@ _KINDS = {
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class TreeError(Exception):
-    """A tree cannot be looked at; str() is one line that names it."""
+class TreeError(OSError):
+    """A tree is larger than what is looked at; str() is one line that names it."""
 
 
 class Entry:
@@ -150,7 +150,7 @@ def of_directory(root: str) -> View:
                 raise
             unreadable.append(f"{place}: {error.strerror}")
         if len(entries) > MAX_NAMES:
-            raise TreeError(f"{root}: has more than {MAX_NAMES} files")
+            raise TreeError(f"has more than {MAX_NAMES} files")
     return View(entries, lambda name: read_below(root, name), tuple(sorted(unreadable)))
 
 
