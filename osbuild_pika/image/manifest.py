@@ -174,7 +174,7 @@ def _files(definition: Definition, local: Local) -> Iterator[Json]:
 
 
 def _file(file: File, local: Local) -> Json:
-    owner = {"user": file.user, "group": file.group}
+    owner = {"user": str(file.user), "group": str(file.group)}
     if file.link is not None:
         return {"path": file.path, "link": file.link, **owner}
     if file.source is not None:
