@@ -136,28 +136,57 @@ def chore(name: str, store: str, **more: Any) -> dict[str, Any]:
     return answer
 
 
+class Waiting:
+    """A build process that waits for its order: it gets ready while the command line is read."""
+
+    def __init__(self) -> None:
+        """Start it. Raises OSError."""
+        self._is_used = False
+        self._records, writing = os.pipe()
+        # Until the build can take them, signals wait.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._process = _start(writing)
+        except BaseException:
+            os.close(self._records)
+            raise
+        finally:
+            os.close(writing)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def use(self) -> tuple[subprocess.Popen[bytes], int]:
+        """The process, and the reading end of its records: they are the caller's now."""
+        self._is_used = True
+        return self._process, self._records
+
+    def dismiss(self) -> None:
+        """Have it gone, unless it was used: without an order it has done nothing."""
+        if not self._is_used:
+            self._process.kill()
+            self._process.communicate()
+            os.close(self._records)
+
+
 def build(
-    order: Order, take: Callable[[dict[str, Any]], None], tick: Callable[[], None] = lambda: None
+    order: Order,
+    take: Callable[[dict[str, Any]], None],
+    tick: Callable[[], None] = lambda: None,
+    waiting: Waiting | None = None,
 ) -> int:
     """Build in a process of its own; returns its exit code (errors.ExitCode, a shell's for a
     build that was killed).
 
     take: is given each record (see monitor.py). tick: is called several times a second.
+    waiting: the process, if it was started before.
     SIGINT and SIGTERM are given to the build while it runs: it ends what it does, and says so.
     """
-    reading, writing = os.pipe()
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    # Until the build can take them, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        process = _start(writing)
+        process, reading = (waiting or Waiting()).use()
         for number in SIGNALS:
             signal.signal(number, lambda number, _: process.send_signal(number))
-    except BaseException:
-        os.close(reading)
-        raise
     finally:
-        os.close(writing)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin or contextlib.nullcontext():

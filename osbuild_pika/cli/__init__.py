@@ -1,6 +1,10 @@
 """The command line: one module per verb; only here something is printed or the process ends."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from osbuild_pika.pipeline import Waiting
 
 
 def main() -> None:
@@ -10,8 +14,25 @@ def main() -> None:
         from osbuild_pika import lifecycle
 
         sys.exit(lifecycle.main(sys.argv[2:], prog="osbuild-pika lifecycle"))
+    waiting = _start_build(sys.argv[1:])
     try:
         from osbuild_pika.cli.verbs import osbuild_pika
+
+        osbuild_pika(obj=waiting)
     except KeyboardInterrupt:
         sys.exit(130)
-    osbuild_pika()
+    finally:
+        if waiting is not None:
+            waiting.dismiss()
+
+
+def _start_build(arguments: list[str]) -> "Waiting | None":
+    """Start the process that will build: it takes as long to load its modules as we ours."""
+    if arguments[:1] != ["build"] or len(arguments) < 2 or {"-h", "--help"} & set(arguments):
+        return None
+    from osbuild_pika.pipeline import Waiting
+
+    try:
+        return Waiting()
+    except OSError:  # the verb will say so
+        return None

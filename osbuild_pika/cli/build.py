@@ -84,7 +84,8 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     collector = ResultCollector()
     sink = progress_sink(progress, sys.stderr, _estimates)
     watch = building.Watch(sink, collector)
-    code = pipeline.build(order, watch.take, watch.tick)
+    waiting = click.get_current_context().find_object(pipeline.Waiting)
+    code = pipeline.build(order, watch.take, watch.tick, waiting)
     watch.close()
     if watch.refusal is not None:
         watch.tell_refusal(is_json)

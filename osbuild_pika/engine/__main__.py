@@ -10,20 +10,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from osbuild_pika import runs
 from osbuild_pika.engine import namespace, owner
 from osbuild_pika.engine.interrupts import Interrupts
 from osbuild_pika.engine.order import Order
 from osbuild_pika.engine.records import Records
-from osbuild_pika.errors import ManifestError, PikaError
+from osbuild_pika.errors import ExitCode, ManifestError, PikaError
 from osbuild_pika.host import ServiceClient, ServiceManager
-
-if TYPE_CHECKING:
-    from osbuild_pika.engine.known import Known
-    from osbuild_pika.engine.manifest import Manifest
-    from osbuild_pika.engine.modules import Modules
 
 SERVICE_STOP_S = 15.0
 
@@ -41,20 +36,11 @@ def main() -> int:
         from osbuild_pika.engine import chores
 
         return chores.main()
-    fd = int(sys.argv[1])
-    order = Order.decode(sys.stdin.buffer.read())
-
     interrupts = Interrupts()
-
-    records = Records(fd, interrupts)
+    records = Records(int(sys.argv[1]), interrupts)
     try:
         with ServiceManager(stop_timeout_s=SERVICE_STOP_S) as services:
-            try:
-                host = _prepare(services)
-            except PikaError:
-                _load(order)  # what is wrong with the manifest comes first
-                raise
-            return _build(order, host, records, interrupts)
+            return _wait_and_build(services, records, interrupts)
     except PikaError as error:
         faults = [
             {"path": fault.path, "message": fault.message, "text": str(fault)}
@@ -64,6 +50,33 @@ def main() -> int:
         return error.exit_code
 
 
+def _wait_and_build(services: ServiceManager, records: Records, interrupts: Interrupts) -> int:
+    """Get ready, then take the order; without one nobody wants a build any more."""
+    unfit: PikaError | None = None
+    try:
+        host = _prepare(services)
+    except PikaError as error:
+        unfit = error
+    from osbuild_pika.engine import session
+    from osbuild_pika.engine.known import Known
+    from osbuild_pika.engine.load import load
+    from osbuild_pika.engine.modules import standard
+    from osbuild_pika.engine.reporting import Reporting
+
+    data = sys.stdin.buffer.read()
+    if not data:
+        return ExitCode.OK
+    order = Order.decode(data)
+    modules, known = standard(map(Path, order.libdirs)), Known(order.store)
+    text = order.manifest.encode("utf-8", "surrogateescape")
+    manifest = load(text, modules, known=known)
+    if unfit is not None:  # what is wrong with the manifest came first
+        raise unfit
+    run = owner.Owner(host.service, order.run, {"manifest": order.name})
+    work = session.Session(order, manifest, modules, run, host.ids, interrupts, known)
+    return session.run(work, Reporting(records.emit, run))
+
+
 def _prepare(services: ServiceManager) -> Host:
     """Become root where nobody else sees it, and start the lifecycle service: it needs as long
     as what is still to be imported. Raises PikaError."""
@@ -71,27 +84,6 @@ def _prepare(services: ServiceManager) -> Host:
     ids = namespace.become_root(namespace.find_ids())
     namespace.private_mounts()
     return Host(ids, owner.start(services))
-
-
-def _load(order: Order) -> tuple[Manifest, Modules, Known]:
-    from osbuild_pika.engine.known import Known
-    from osbuild_pika.engine.load import load
-    from osbuild_pika.engine.modules import standard
-
-    modules = standard(map(Path, order.libdirs))
-    known = Known(order.store)
-    data = order.manifest.encode("utf-8", "surrogateescape")
-    return load(data, modules, known=known), modules, known
-
-
-def _build(order: Order, host: Host, records: Records, interrupts: Interrupts) -> int:
-    from osbuild_pika.engine import session
-    from osbuild_pika.engine.reporting import Reporting
-
-    manifest, modules, known = _load(order)
-    run = owner.Owner(host.service, order.run, {"manifest": order.name})
-    work = session.Session(order, manifest, modules, run, host.ids, interrupts, known)
-    return session.run(work, Reporting(records.emit, run))
 
 
 if __name__ == "__main__":
