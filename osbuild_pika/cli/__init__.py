@@ -1,5 +1,6 @@
 """The command line: one module per verb; only here something is printed or the process ends."""
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ def main() -> None:
     try:
         from osbuild_pika.cli.verbs import osbuild_pika
 
+        gc.freeze()  # else the exit looks through all that was imported
         osbuild_pika(obj=waiting)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,6 +7,7 @@ one of the chores of chores.py in the same way.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -63,6 +64,7 @@ def _wait_and_build(services: ServiceManager, records: Records, interrupts: Inte
     from osbuild_pika.engine.modules import standard
     from osbuild_pika.engine.reporting import Reporting
 
+    gc.freeze()  # modules stay: no collection, nor that of the exit, need look at them
     data = sys.stdin.buffer.read()
     if not data:
         return ExitCode.OK

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,10 +162,16 @@ def _show_part(root: Path, name: str, target: Path) -> None:
 
 def _copy_etc(etc: Path, target: Path, ids: Ids) -> None:
     """A copy of the stage's own: another stage must not find what this one writes."""
-    for source in etc.iterdir():
-        shutil.copy(source, target)
-        os.chown(target / source.name, ids.base, ids.base)
-    os.chown(target, ids.base, ids.base)
+    into = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(etc):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(name, flags, 0o644, dir_fd=into), "wb") as copy:
+                copy.write((etc / name).read_bytes())
+                os.fchown(copy.fileno(), ids.base, ids.base)
+        os.fchown(into, ids.base, ids.base)
+    finally:
+        os.close(into)
 
 
 def _make_devices(dev: Path) -> None:

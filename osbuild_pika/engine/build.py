@@ -162,7 +162,8 @@ class Build:
         self._count += 1  # an id may run twice: on another tree, or for a layer of its own
         var, scratch = (self._place / f"{name}-{self._count}" for name in ("var", "scratch"))
         var.mkdir()
-        scratch.mkdir()
+        if stage.inputs:  # who maps them may want it
+            scratch.mkdir()
         is_ours = module.directory == buildroot.modules_directory()
         lib = self._place / "lib" if is_ours else module.directory
         parts = areas.Parts(*root, lib, module.executable, Path(tree.path), var)
