@@ -10,15 +10,19 @@ TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkf
 	openssl:openssl setpriv:util-linux ip:iproute2 apt-ftparchive:apt-utils dpkg-deb:dpkg \
 	gpg:gpg gpgv:gpgv setcap:libcap2-bin setfacl:acl bzip2:bzip2 lz4:lz4 taskset:util-linux \
 	mmdebstrap:mmdebstrap busybox:busybox-static faketime:faketime dnsmasq:dnsmasq-base
-DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools
+DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools \
+	mmdebstrap:mmdebstrap apt-ftparchive:apt-utils zstd:zstd
 
 .PHONY: demo clean-demo test test-slow check lint bench
 
-demo: $(VENV)/.installed ## build a small image three times, then a run of which a writer is killed
+demo: $(VENV)/.installed ## a cache, a killed run, and Debian from a definition to a guest that is ready
 	@.ci/packages $(DEMO_PROGRAMS)
+	@.ci/incus
 	@$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/boot.py examples/debian-12.yaml
 
 clean-demo: ## undo `make demo`; the store's files can belong to subordinate ids
+	@if [ -x $(BIN)/python ]; then $(BIN)/python examples/boot.py --clean; fi
 	@if [ -d demo/store ] && [ -x $(BIN)/osbuild-pika ]; then \
 		OSBUILD_PIKA_RUNS=demo/runs $(BIN)/osbuild-pika gc --store demo/store --max-size 0; fi
 	rm -rf demo
@@ -44,6 +48,7 @@ bench: $(VENV)/.installed ## measure the lifecycle, its service, and builds as r
 	$(BIN)/python bench/lifecycle.py
 	$(BIN)/python bench/lifecycle_service.py
 	$(BIN)/python bench/engine.py
+	$(BIN)/python bench/image.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages -:python3-venv

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boot
 import guests
 import private_incus
 import pytest
@@ -135,3 +139,25 @@ def test_the_linter_passes_what_we_build(shop: Workshop) -> None:
     for image in [split, *(shop.path / each / "output/incus-unified" for each in EXAMPLES)]:
         done = shop.call("check", image)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def demo(shop: Workshop, definition: Path) -> subprocess.CompletedProcess[str]:
+    """What `make demo` does with a definition."""
+    command = [sys.executable, str(workshop.EXAMPLES / "boot.py"), str(definition), str(shop.path)]
+    return subprocess.run(
+        command, env=shop.variables(), capture_output=True, text=True, check=False
+    )
+
+
+def test_the_demo_ends_well_only_when_the_guest_is_ready(shop: Workshop, daemon: Path) -> None:
+    done = demo(shop, workshop.EXAMPLES / "debian-12.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "demo: ready after" in done.stdout
+    assert "demo says ready" in done.stderr
+    failing = shop.path / "failing.yaml"
+    example = (workshop.EXAMPLES / "tiny.yaml").read_text()
+    failing.write_text(example.replace("name: tiny", 'name: failing\nhooks: {last: "exit 3"}'))
+    done = demo(shop, failing)
+    assert done.returncode == 5
+    assert "not ready" in done.stderr
+    assert glob.glob(f"{boot.PREFIX}*") == []
