@@ -1,4 +1,4 @@
-"""One Incus for all tests of a session (of a worker, with xdist): see examples/private_incus.py."""
+"""One Incus and the example images for all tests of a session (of a worker, with xdist)."""
 
 import shutil
 import tempfile
@@ -8,13 +8,17 @@ from pathlib import Path
 import guests
 import private_incus
 import pytest
+import workshop
+from workshop import Workshop
 
 from osbuild_pika.incus.client import Client
+
+BOTH = "outputs: [incus-unified, incus-split]\n"
 
 
 @pytest.fixture(scope="session")
 def incus() -> Iterator[Path]:
-    """The directory of a daemon of our own, for `private_incus`."""
+    """The directory of a daemon of our own, for `examples/private_incus.py`."""
     problem = private_incus.why_not() or guests.why_not()
     if problem:
         pytest.skip(problem)
@@ -24,6 +28,17 @@ def incus() -> Iterator[Path]:
             yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """All examples, built in one store."""
+    workshop.need()
+    made = Workshop(tmp_path_factory.mktemp("images"))
+    made.build(made.define("tiny"))
+    made.build(made.define("debian-12", BOTH))
+    made.build(made.define("web"))
+    return made
 
 
 @pytest.fixture

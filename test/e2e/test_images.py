@@ -20,19 +20,7 @@ import pytest
 import workshop
 from workshop import Workshop
 
-BOTH = "outputs: [incus-unified, incus-split]\n"
 EXAMPLES = ("debian-12", "web", "tiny")
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """All examples, built in one store."""
-    workshop.need()
-    made = Workshop(tmp_path_factory.mktemp("images"))
-    made.build(made.define("tiny"))
-    made.build(made.define("debian-12", BOTH))
-    made.build(made.define("web"))
-    return made
 
 
 @pytest.fixture(scope="module")
