@@ -123,7 +123,7 @@ class Reporting:
     def source_progress(self, source: Source, value: Any) -> None:
         if isinstance(value, dict):
             known = {name: value.get(name) for name in ("done", "total", "unit")}
-            self.tell("source.progress", source=source.type, **known)
+            self.tell("source.progress", source=source.type, id=source.id, **known)
             if isinstance(known["done"], int | float):
                 details = {"source_type": source.type, **known}
                 self._owner.tell("source.progress", f"{source.type}", **details)

@@ -199,3 +199,14 @@ def test_a_tree_without_apt_takes_no_more_packages(place: Place, tmp_path: Path)
     code, records = build(place, [debs.stage("install", [package])], [package])
     assert code == 1
     assert "the tree has no apt-get" in records[-1]["message"]
+
+
+def test_all_that_a_source_says_is_of_one_step(place: Place, tmp_path: Path) -> None:
+    packages = [debs.make(tmp_path, f"pika-{n}", usr__share__pika="x" * n) for n in range(20)]
+    code, records = build(place, [debs.stage("extract", packages)], packages)
+    assert code == 0, records[-3:]
+    said = [each for each in records if each["record"].startswith("source.")]
+    assert {each["record"] for each in said} == {
+        *("source.started", "source.progress", "source.finished")
+    }
+    assert len({(each["source"], each["id"]) for each in said}) == 1
