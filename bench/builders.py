@@ -53,7 +53,7 @@ class Ours:
             "PYTHONPATH": str(self._checkout),
             "OSBUILD_PIKA_RUNS": f"{place}/runs",
         }
-        return _run([sys.executable, "-c", OURS, *words], place, env, place)  # not our cwd
+        return run([sys.executable, "-c", OURS, *words], place, env, place)  # not our cwd
 
 
 class Upstream:
@@ -79,7 +79,7 @@ class Upstream:
         env = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
         command = [*own, f"{place}/etc", sys.executable, "-m", "osbuild", *words]
         try:
-            return _run(command, place, env, self._libdir)
+            return run(command, place, env, self._libdir)
         finally:
             shutil.rmtree(rundir, ignore_errors=True)
 
@@ -87,7 +87,7 @@ class Upstream:
 Builder = Ours | Upstream
 
 
-def _run(
+def run(
     command: list[str], place: Path, env: dict[str, str], directory: Path | None = None
 ) -> Cost:
     """Run a program with all that it starts; the kernel adds up what they cost."""
