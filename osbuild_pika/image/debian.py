@@ -36,6 +36,8 @@ ARCHITECTURES = {
 }
 SYSTEMD = ("systemd", "systemd-sysv", "dbus")
 RESOLVER = "systemd-resolved"  # a part of systemd in older suites
+# What merges /usr needs perl; a tree that is merged from the first can say so instead.
+MERGER, IS_MERGED = "usrmerge", "usr-is-merged"
 MAX_NEAR = 3  # names that are told of
 _URI = re.compile(
     r"'(?P<url>[^']+)' (?P<name>[^_ ]+)_(?P<version>[^_ ]+)_(?P<arch>[^_ ]+)\.deb "
@@ -93,7 +95,7 @@ def resolve(definition: Definition, path: str, environment: Mapping[str, str], t
 def _packages(private: apt.Apt, definition: Definition, architecture: str) -> list[Package]:
     names = lock.wanted(definition)
     init = SYSTEMD if definition.init == "systemd" else ()
-    known = records(private, {*names, *init, RESOLVER})
+    known = records(private, {*names, *init, RESOLVER, IS_MERGED})
     _refuse_unknown(private, sorted({*names, *init} - known.keys()), definition)
     if definition.base == "none":
         plain = private.call("apt-get", "download", "--print-uris", "-qq", *sorted(names))
@@ -101,10 +103,19 @@ def _packages(private: apt.Apt, definition: Definition, architecture: str) -> li
     if init:
         names |= {*init, *({RESOLVER} & known.keys())}
     patterns = _minbase(definition.suite, architecture)
-    base = {match["name"] for match in _install(private, [*patterns, "apt"])}
+    base = _base(private, patterns, IS_MERGED in known)
     whole = _install(private, [*patterns, *sorted({"apt"} | base | names)])
     known = records(private, {match["name"] for match in whole})
     return [_package(match, known, base, names) for match in whole]
+
+
+def _base(private: apt.Apt, patterns: Sequence[str], can_be_merged: bool) -> set[str]:
+    """The names of the base. apt takes the first of `usrmerge | usr-is-merged`: only where that
+    would be installed, the other is asked for."""
+    base = {match["name"] for match in _install(private, [*patterns, "apt"])}
+    if MERGER in base and can_be_merged:
+        base = {match["name"] for match in _install(private, [*patterns, "apt", IS_MERGED])}
+    return base
 
 
 def _listed(

@@ -98,6 +98,22 @@ def test_a_lock_says_what_is_asked_for_and_what_is_of_the_base(place: Place) -> 
     assert flags["hello-lib"] == (True, False, False)
 
 
+def test_a_base_whose_usr_is_merged_needs_no_program_for_that(place: Place) -> None:
+    add = place.repository.add
+    add("tiny-helpers", essential="yes", depends="usrmerge | usr-is-merged")
+    add("usrmerge", depends="tiny-perl")
+    add("tiny-perl")
+    place.repository.publish()
+    place.run("lock")
+    first = {each.name for each in place.lock.packages}
+    add("usr-is-merged")
+    place.repository.publish()
+    place.run("lock", "--update")
+    packages = {each.name: each for each in place.lock.packages}
+    assert first - packages.keys() == {"usrmerge", "tiny-perl"}
+    assert (packages["usr-is-merged"].auto, packages["usr-is-merged"].base) == (True, True)
+
+
 def test_a_lock_says_who_signed_and_when(place: Place) -> None:
     place.run("lock")
     found = place.lock
