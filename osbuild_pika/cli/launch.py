@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbuild_pika.cli import places
+from osbuild_pika.cli import images, places
 from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError
 from osbuild_pika.lifecycle import STATES
 from osbuild_pika.text import one_line
@@ -71,8 +71,9 @@ def _parse_config(_: click.Context, __: click.Parameter, texts: tuple[str, ...])
 def launch(image: str, name: str, rootfs: str | None, **options: Any) -> None:
     """Start an instance NAME of an image, and wait until it is ready.
 
-    IMAGE: a definition or run that was built, an image file (or a directory with the two of a
-    split image), or the fingerprint of an image that Incus has. It is imported if Incus lacks it.
+    IMAGE: a definition that was built, by its name or file, a run, an image file (or a directory
+    with the two of a split image), or the fingerprint of an image that Incus has. It is imported
+    if Incus lacks it.
 
     What the guest says of its lifecycle is kept in the run that made the image: see
     `osbuild-pika runs show`.
@@ -86,7 +87,7 @@ def launch(image: str, name: str, rootfs: str | None, **options: Any) -> None:
 
     instances.check_name(name)
     wish = _wish(name, options)
-    found = launching.find_image(image, rootfs)
+    found = launching.find_image(_built(image), rootfs)
     with Client(options["socket"], options["project"]) as client:
         client.server()
         found = launching.resolve(client, found)
@@ -104,6 +105,22 @@ def _need_httpx() -> None:
         import httpx  # noqa: F401
     except ModuleNotFoundError:
         raise HostError("launch needs httpx: pip install 'osbuild-pika[incus]'") from None
+
+
+def _built(image: str) -> str:
+    """What is built of a definition is called as that is. Raises InputError."""
+    if not images.is_definition(image):
+        return image
+    from osbuild_pika import runs
+    from osbuild_pika.engine.order import run_name
+    from osbuild_pika.image import definition
+    from osbuild_pika.incus import boots
+
+    name = run_name(definition.load(image).name)
+    if not boots.newest(runs.root(), name):
+        shown = one_line(image)
+        raise InputError(f"{shown}: {name} is not built yet: osbuild-pika build {shown}")
+    return name
 
 
 def _wish(name: str, options: dict[str, Any]) -> Launch:

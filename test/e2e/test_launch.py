@@ -128,6 +128,18 @@ def test_a_fingerprint_leads_to_the_run_that_made_it(client: Client, root: Path)
     assert [each.instance for each in boots_of(str(run))] == ["w1", "w2"]
 
 
+def test_a_definition_stands_for_its_newest_image(client: Client, root: Path) -> None:
+    build(root, READY)
+    definition = root / "image.yaml"
+    definition.write_text("name: web\nfrom: debian/bookworm\n")
+    done = call(client, definition, "w1", "--wait", "booted")
+    assert done.exit_code == 0, done.stderr
+    assert len(boots_of(str(root / "web"))) == 1
+    definition.write_text("name: shop\nfrom: debian/bookworm\n")
+    done = call(client, definition, "s1")
+    assert (done.exit_code, "shop is not built yet: osbuild-pika build" in done.stderr) == (2, True)
+
+
 def test_a_guest_that_is_never_ready(client: Client, root: Path) -> None:
     run = build(root, "say starting 'waiting for godot'" + guests.STAY)
     done = call(client, "web", "w1", "--timeout", "1s")
