@@ -1,7 +1,6 @@
 """No file holds what a merge left."""
 
 import re
-import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
