@@ -111,7 +111,27 @@ def test_a_squashfs_holds_the_tree(tree: Path) -> None:
     image = packed(tree, "squashfs", {"filename": "x.sqfs", "compression": {"method": "zstd"}})
     listed = output_of("unsquashfs", "-ll", image)
     assert "squashfs-root/usr/private/key" in listed
-    assert "zstd" in output_of("unsquashfs", "-s", image)
+    said = output_of("unsquashfs", "-s", image)
+    assert "Compression zstd" in said
+    assert "compression-level 9" in said
+
+
+def test_a_squashfs_does_not_depend_on_holes(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("mksquashfs")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
+    source = plant(tree.parent / "source")
+    given = {"inputs": {"tree": {"path": str(source)}}}
+    found = []
+    for is_sparse in (True, False):
+        with open(source / "holes", "wb") as file:
+            file.truncate(1 << 20)
+            file.write(b"" if is_sparse else bytes(1 << 20))
+        for path in (source / "holes", source):
+            os.utime(path, (1, 1))
+        assert run(tree, "squashfs", {"filename": "x.sqfs"}, **given)[0] == 0
+        found.append((tree / "x.sqfs").read_bytes())
+        (tree / "x.sqfs").unlink()
+    assert found[0] == found[1]
 
 
 def test_a_squashfs_without_some_paths(tree: Path) -> None:
