@@ -116,9 +116,8 @@ def test_a_squashfs_holds_the_tree(tree: Path) -> None:
     assert "compression-level 9" in said
 
 
-def test_a_squashfs_does_not_depend_on_holes(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_squashfs_does_not_depend_on_holes(tree: Path) -> None:
     needs("mksquashfs")
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
     source = plant(tree.parent / "source")
     given = {"inputs": {"tree": {"path": str(source)}}}
     found = []
@@ -129,7 +128,8 @@ def test_a_squashfs_does_not_depend_on_holes(tree: Path, monkeypatch: pytest.Mon
         for path in (source / "holes", source):
             os.utime(path, (1, 1))
         assert run(tree, "squashfs", {"filename": "x.sqfs"}, **given)[0] == 0
-        found.append((tree / "x.sqfs").read_bytes())
+        data = (tree / "x.sqfs").read_bytes()
+        found.append(data[:8] + data[12:])  # but for the time of its making
         (tree / "x.sqfs").unlink()
     assert found[0] == found[1]
 
