@@ -26,6 +26,7 @@ FOLDER = "/usr/lib/pika-cloud"
 HELPER, REPORTER = f"{FOLDER}/pika-cloud-lifecycle", f"{FOLDER}/pika-cloud-report"
 RULES = f"{FOLDER}/report.json"
 UNITS = "/usr/lib/systemd/system"
+NETWORK_FILE = "/etc/systemd/network/eth0.network"
 INTERPRETER = "#!/usr/bin/python3"
 WITHIN_S = 120  # how long a guest may take to be ready, if nothing else is said
 UNIT_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9\\:_.-]*(@[A-Za-z0-9\\:_.-]+)?\.[a-z]+\Z")
@@ -40,6 +41,13 @@ IPv6AcceptRA=yes
 [DHCPv4]
 ClientIdentifier=mac
 UseHostname=no
+"""
+NO_NETWORK = """\
+[Match]
+Name=eth0
+
+[Link]
+Unmanaged=yes
 """
 # Where /sys can be written, networkd waits for udev to name the links. Without udev in the image
 # it would wait for ever, and an unprivileged container's /sys can be written.
@@ -159,12 +167,14 @@ _HOST_KEY = re.compile(r"ssh_host_.*_key(\.pub)?\Z")
 
 
 def _network(tree: Path, options: Mapping[str, Any]) -> list[str]:
-    """Let systemd set up eth0 by DHCP. Returns the units to enable."""
-    if options.get("network", "dhcp") != "dhcp":
+    """Let systemd set up eth0 by DHCP, or leave it alone. Returns the units to enable."""
+    is_wanted = options.get("network", "dhcp") == "dhcp"
+    if not os.path.lexists(resolve(tree, NETWORK_FILE, follow=False)):  # else it is the user's
+        files.write(tree, NETWORK_FILE, (NETWORK if is_wanted else NO_NETWORK).encode())
+    if not is_wanted:
         return []
     if not units.has(tree, "systemd-networkd.service"):
         raise StageError("the tree has no systemd-networkd: add the package, or network: none")
-    files.write(tree, "/etc/systemd/network/eth0.network", NETWORK.encode())
     online = f"{UNITS}/systemd-networkd-wait-online.service.d/pika-cloud.conf"
     files.write(tree, online, ONLINE.encode())
     if units.has(tree, "systemd-udevd.service"):

@@ -95,6 +95,20 @@ def test_a_resolver_and_hosts_that_a_definition_gave_stay(tree: Path) -> None:
     assert (tree / "etc/hosts").read_text() == "mine\n"
 
 
+def test_a_network_that_a_definition_gave_stays(tree: Path) -> None:
+    path = tree / "etc/systemd/network/eth0.network"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine\n")
+    make(tree)
+    assert path.read_text() == "mine\n"
+
+
+def test_without_a_network_eth0_is_left_alone(tree: Path) -> None:
+    enabled = make(tree, network="none")
+    assert not [name for name in enabled if "network" in name or "resolved" in name]
+    assert "Unmanaged=yes" in (tree / "etc/systemd/network/eth0.network").read_text()
+
+
 def test_with_udev_networkd_is_left_as_it_is(tree: Path) -> None:
     (tree / "usr/lib/systemd/system/systemd-udevd.service").touch()
     make(tree)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from osbuild_pika.cli.verbs import osbuild_pika
-from osbuild_pika.inside import lint
+from osbuild_pika.inside import guest, lint
 from osbuild_pika.inside.lint import view as kinds
 from osbuild_pika.inside.lint.view import Entry, View
 
@@ -192,6 +192,12 @@ def test_ifupdown_is_a_network_manager() -> None:
     assert codes(files) == ["network"]
     files["etc/network/interfaces.d/eth0"] = "auto eth0\niface eth0 inet dhcp\n"
     assert codes(files) == []
+
+
+def test_who_wants_no_network_says_so() -> None:
+    alone = {"etc/systemd/network/eth0.network": guest.NO_NETWORK}
+    assert codes({**GOOD, **alone}) == []
+    assert codes({**without(f"{WANTS}/systemd-networkd.service"), **alone}) == []
 
 
 VM: Files = {

@@ -36,6 +36,8 @@ def lint_network(view: View, kind: str) -> Iterator[Finding]:
         return
     managers = sorted({name for unit, name in MANAGERS.items() if is_enabled(view, unit)})
     if not managers:
+        if _is_left_alone(view, DEVICES[kind]):
+            return
         text = "no network manager is enabled, so no instance gets an address; enable one"
         yield error("network", UNITS, text)
     elif len(managers) > 1:
@@ -59,16 +61,33 @@ def is_enabled(view: View, unit: str) -> bool:
     return any(f"{name}/{unit}" in view.entries for name in wants)
 
 
+def _is_left_alone(view: View, device: str) -> bool:
+    """Whether somebody wrote that nobody is to set up a device."""
+    first = next(iter(_matching(view, device)), None)
+    return first is not None and _is_true(_settings(view.text(first)).get("Link.Unmanaged", ""))
+
+
+def _matching(view: View, device: str) -> list[str]:
+    """The .network files that are for a device; the first one counts."""
+    return [name for name in _networks(view) if _matches(_settings(view.text(name)), device)]
+
+
+def _is_true(value: str) -> bool:
+    return value.lower() in TRUE
+
+
 def _networkd(view: View, device: str) -> Iterator[Finding]:
-    matching = [name for name in _networks(view) if _matches(_settings(view.text(name)), device)]
+    matching = _matching(view, device)
+    if _is_left_alone(view, device):
+        return
     if any(name.endswith((".yaml", ".yml")) for name in view.children("etc/netplan")):
         return  # which writes networkd's files at boot
     if not matching:
         text = f"no .network matches {device}, so it gets no address; write one with DHCP=yes"
         yield error("network", "etc/systemd/network", text)
         return
-    settings = _settings(view.text(matching[0]))  # the first one counts
-    if settings.get("Network.DHCP", "no").lower() not in TRUE:
+    settings = _settings(view.text(matching[0]))
+    if not _is_true(settings.get("Network.DHCP", "no")):
         if "Network.Address" not in settings and "Address.Address" not in settings:
             text = f"gives {device} no address; write DHCP=yes in [Network]"
             yield error("network", matching[0], text)
