@@ -10,7 +10,6 @@ import click
 from osbuild_pika.cli import images, manifests, places
 from osbuild_pika.errors import ExitCode, InputError, ManifestError
 from osbuild_pika.text import one_line
-from osbuild_pika.verify import verify
 
 TREES = ("etc", "usr", "bin", "sbin")  # a directory with one of them is a guest's tree
 
@@ -46,6 +45,8 @@ def check(
         look = _definition(path) if kind == "definition" else _manifest(path, libdirs)
         _tell(form, *look, ExitCode.BAD_INPUT)
     elif kind == "run":
+        from osbuild_pika.verify import verify
+
         found = verify(places.resolve(path))
         _tell(form, found.summary(), [str(each) for each in found.faults], ExitCode.FAILED)
     else:
@@ -56,12 +57,12 @@ def check(
 
 def kind_of(path: str, rootfs: str | None = None) -> str:
     """What is to be checked: "run", "manifest", "definition", "image", "unpacked" or "tree"."""
-    from osbuild_pika.imagefile import magic
-
     if rootfs is not None:
         return "image"
     if images.is_definition(path) and not os.path.isdir(path):
         return "definition"
+    from osbuild_pika.imagefile import magic  # with all that reads images
+
     if not path or not os.path.exists(path):
         return "run"
     if not os.path.isdir(path):

@@ -148,13 +148,13 @@ def test_an_expected_failure_is_one_line(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("osbuild_pika.cli.check.verify", fail)
+    monkeypatch.setattr("osbuild_pika.verify.verify", fail)
     done = call("check", tmp_path)
     assert (done.exit_code, done.output) == (code, "osbuild-pika: error: it failed\n")
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("osbuild_pika.cli.check.verify", int)
+    monkeypatch.setattr("osbuild_pika.verify.verify", int)
     assert isinstance(call("check", tmp_path).exception, ValueError)
 
 
