@@ -6,6 +6,7 @@ any thread, and a crash of it is an answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -123,14 +124,12 @@ class ParticipantHandler:
         self, job: subprocess.Popen[bytes], workitem: Any, fd: int, tick: Callable[[], None]
     ) -> Answered | None:
         """Give the job its order and take its records. Returns its answer, if it has one."""
-        assert job.stdin
         order = json.dumps({"site": self.site._asdict(), "workitem": workitem})
         found, rest = None, b""
-        try:
-            job.stdin.write(order.encode() + b"\n")
-            job.stdin.flush()
-        except BrokenPipeError:
-            return None
+        if job.stdin:
+            with contextlib.suppress(BrokenPipeError):  # it has died; that is seen below
+                job.stdin.write(order.encode() + b"\n")
+                job.stdin.flush()
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         while True:
@@ -169,10 +168,8 @@ class ParticipantHandler:
                 job.kill()
         job.wait()
         if job.stdin:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 job.stdin.close()
-            except BrokenPipeError:
-                pass
 
     def _lost(self, workitem: Any, status: int) -> Answered:
         """The answer of a job that died without one."""

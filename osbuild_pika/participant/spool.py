@@ -93,12 +93,21 @@ class Spool:
                 return name
             self._forget(name)  # it was answered; only this was left to do
         self._announce()
+        self._drop_stale()
         for name in self._names("in"):
             if not os.path.lexists(self._path("out", f"{name}.json")):
                 os.rename(self._path("in", f"{name}.json"), self._path("work", f"{name}.json"))
                 disk.sync_directory(self._path("work"))
                 return name
         return None
+
+    def _drop_stale(self) -> None:
+        """Forget orders to cancel what is not here: it may have ended just before."""
+        for file in os.listdir(self._path("in")):
+            name = file.removesuffix(".cancel")
+            if name != file and not os.path.lexists(self._path("in", f"{name}.json")):
+                with contextlib.suppress(OSError):
+                    _drop(self._path("in", file))
 
     def _names(self, folder: str) -> list[str]:
         """The workitems in a folder, oldest first."""
