@@ -17,6 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ RESOLVER = "systemd-resolved"  # a part of systemd in older suites
 # What merges /usr needs perl; a tree that is merged from the first can say so instead.
 MERGER, IS_MERGED = "usrmerge", "usr-is-merged"
 MAX_NEAR = 3  # names that are told of
+MAX_SHOWN = 10  # packages that a message names
 _URI = re.compile(
     r"'(?P<url>[^']+)' (?P<name>[^_ ]+)_(?P<version>[^_ ]+)_(?P<arch>[^_ ]+)\.deb "
     r"(?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})"
@@ -97,6 +99,7 @@ def _packages(private: apt.Apt, definition: Definition, architecture: str) -> li
     init = SYSTEMD if definition.init == "systemd" else ()
     known = records(private, {*names, *init, RESOLVER, IS_MERGED})
     _refuse_unknown(private, sorted({*names, *init} - known.keys()), definition)
+    without = _without(private, definition)
     if definition.base == "none":
         plain = private.call("apt-get", "download", "--print-uris", "-qq", *sorted(names))
         return _listed(plain, known, set(), names) if names else []
@@ -104,7 +107,8 @@ def _packages(private: apt.Apt, definition: Definition, architecture: str) -> li
         names |= {*init, *({RESOLVER} & known.keys())}
     patterns = _minbase(definition.suite, architecture)
     base = _base(private, patterns, IS_MERGED in known)
-    whole = _install(private, [*patterns, *sorted({"apt"} | base | names)])
+    whole = _install(private, [*patterns, *sorted({"apt"} | base | names), *without])
+    _refuse_excluded({match["name"] for match in whole}, definition)
     known = records(private, {match["name"] for match in whole})
     return [_package(match, known, base, names) for match in whole]
 
@@ -116,6 +120,25 @@ def _base(private: apt.Apt, patterns: Sequence[str], can_be_merged: bool) -> set
     if MERGER in base and can_be_merged:
         base = {match["name"] for match in _install(private, [*patterns, "apt", IS_MERGED])}
     return base
+
+
+def _without(private: apt.Apt, definition: Definition) -> list[str]:
+    """How apt is told of packages that must not come along; a pattern may match any number."""
+    plain = {name for name in definition.excluded if "*" not in name}
+    return [f"{name}-" for name in sorted(records(private, plain))] if plain else []
+
+
+def _refuse_excluded(names: Iterable[str], definition: Definition) -> None:
+    """Raise InputError for packages that are needed though they are excluded."""
+    found = [
+        f"{name} (exclude: {pattern})"
+        for name in sorted(names)
+        for pattern in definition.excluded
+        if fnmatchcase(name, pattern)
+    ]
+    if found:
+        listed = ", ".join(found[:MAX_SHOWN])
+        raise InputError(f"excluded packages are in the base, or others need them: {listed}")
 
 
 def _listed(

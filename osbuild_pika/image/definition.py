@@ -49,13 +49,29 @@ class User:
     groups: tuple[str, ...]
     home: str | None
     shell: str | None
+    gid: int | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """gid: None if any will do, and the group may be there already."""
+
+    name: str
+    gid: int | None
 
 
 @dataclass(frozen=True)
 class Hook:
+    """interpreter: with its arguments. log: a path in the image that gets what is printed.
+
+    may_fail: whether the build goes on if it fails.
+    """
+
     name: str
     script: str
     interpreter: str
+    log: str | None = None
+    may_fail: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,10 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Definition:
-    """What an image is made of. snapshot: such as 20261101T000000Z."""
+    """What an image is made of. snapshot: such as 20261101T000000Z.
+
+    excluded: packages that must not come along, by name or by a pattern such as *-doc.
+    """
 
     name: str
     distribution: str
@@ -103,6 +122,8 @@ class Definition:
     mirrors: tuple[Mirror, ...]
     keyring: str | None
     allowed: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
 
 def load(path: str) -> Definition:
@@ -121,6 +142,12 @@ def parse(data: bytes, name: str) -> Definition:
     document = reading.parse(data, name)
     if document.value is None:
         document.value = {}
+    return of_document(document, name)
+
+
+def of_document(document: reading.Document, name: str) -> Definition:
+    """The definition that a document is. name: of its file. Raises DefinitionError, also with the
+    faults that stand in the document already."""
     if checking.check(document, "image"):
         rules.check(document)
     if document.faults:
@@ -141,11 +168,13 @@ def _made(given: Mapping[str, Any], places: Places) -> Definition:
         snapshot=snapshot or None,
         base=given.get("base", "minbase"),
         packages=tuple(given.get("packages", ())),
+        excluded=tuple(given.get("exclude", ())),
         files=tuple(
             _file(each, places.get(("files", index, "source"), (1, 1)))
             for index, each in enumerate(given.get("files", ()))
         ),
         users=tuple(map(_user, given.get("users", ()))),
+        groups=tuple(map(_group, given.get("groups", ()))),
         hooks=_hooks(given.get("hooks", {})),
         ready=_ready(given["ready"]) if "ready" in given else None,
         lifecycle=given.get("lifecycle", is_whole),
@@ -191,13 +220,29 @@ def _user(given: Mapping[str, Any]) -> User:
         groups=tuple(given.get("groups", ())),
         home=given.get("home"),
         shell=given.get("shell"),
+        gid=int(given["gid"]) if "gid" in given else None,
     )
 
 
-def _hooks(given: Mapping[str, str]) -> tuple[Hook, ...]:
-    return tuple(
-        Hook(name, given[name], _interpreter(given[name])) for name in HOOKS if name in given
-    )
+def _group(given: Mapping[str, Any]) -> Group:
+    return Group(given["name"], int(given["gid"]) if "gid" in given else None)
+
+
+def _hooks(given: Mapping[str, Any]) -> tuple[Hook, ...]:
+    """In the order in which they run."""
+    found = []
+    for name in HOOKS:
+        entry = given.get(name, ())
+        entries = entry if isinstance(entry, list) else [entry] if entry else []
+        found += [_hook(name, each) for each in entries]
+    return tuple(found)
+
+
+def _hook(name: str, given: Any) -> Hook:
+    whole: Mapping[str, Any] = {"script": given} if isinstance(given, str) else given
+    script = whole["script"]
+    interpreter = whole.get("interpreter") or _interpreter(script)
+    return Hook(name, script, interpreter, whole.get("log"), whole.get("may_fail", False))
 
 
 def _interpreter(script: str) -> str:

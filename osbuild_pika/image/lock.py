@@ -80,7 +80,7 @@ class Lock:
 
 def request(definition: Definition) -> dict[str, Any]:
     """What of a definition decides which packages there are, as JSON has it."""
-    return {
+    found = {
         "from": "@".join(
             filter(None, (f"{definition.distribution}/{definition.suite}", definition.snapshot))
         ),
@@ -90,6 +90,9 @@ def request(definition: Definition) -> dict[str, Any]:
         "mirror": [json.loads(json.dumps(dataclasses.asdict(each))) for each in definition.mirrors],
         "keyring": definition.keyring,
     }
+    if definition.excluded:  # older locks do not have it
+        found["exclude"] = sorted(definition.excluded)
+    return found
 
 
 def wanted(definition: Definition) -> set[str]:
@@ -117,10 +120,10 @@ def place_of(path: str) -> str:
 def check(lock: Lock, definition: Definition, path: str) -> None:
     """Raise InputError if a lock does not answer a definition. path: the lock's."""
     have, want = lock.request, request(definition)
-    for key, value in want.items():
-        if have[key] == value:
+    for key in dict.fromkeys([*want, *have]):
+        if have.get(key) == want.get(key):
             continue
-        what = _difference(have[key], value) if key == "packages" else f"{key} is another"
+        what = _difference(have[key], want[key]) if key == "packages" else f"{key} is another"
         name = Path(path).name
         raise InputError(f"{name} is not of this definition any more ({what}): osbuild-pika lock")
 

@@ -36,6 +36,7 @@ def make(definition: Definition, lock: Lock, local: Local) -> Json:
     stages = [
         *_packages(definition, lock, local),
         *_hooks(definition, "post-packages"),
+        *_groups(definition),
         *_users(definition, local),  # before the files that are theirs
         *_files(definition, local),
         *_settings(definition),
@@ -149,10 +150,14 @@ def _stanza(source: Any) -> Json:
 
 
 def _hooks(definition: Definition, name: str) -> Iterator[Json]:
-    for hook in definition.hooks:
-        if hook.name == name:
-            options = {"name": name, "script": hook.script, "interpreter": hook.interpreter}
-            yield {"type": "org.osbuild-pika.hook", "options": options}
+    for number, hook in enumerate((each for each in definition.hooks if each.name == name), 1):
+        called = name if number == 1 else f"{name}.{number}"
+        options: Json = {"name": called, "script": hook.script, "interpreter": hook.interpreter}
+        if hook.log is not None:
+            options["log"] = hook.log
+        if hook.may_fail:
+            options["may_fail"] = True
+        yield {"type": "org.osbuild-pika.hook", "options": options}
 
 
 def _contents(definition: Definition, local: Local) -> Iterator[bytes]:
@@ -197,6 +202,16 @@ def _settings(definition: Definition) -> Iterator[Json]:
         yield {"type": "org.osbuild.systemd", "options": options}
 
 
+def _groups(definition: Definition) -> Iterator[Json]:
+    """A group that is given an id is new; groupadd takes another id if it may be there already."""
+    plain: Json = {each.name: {} for each in definition.groups if each.gid is None}
+    if plain:
+        yield {"type": "org.osbuild.groups", "options": {"groups": plain, "force": True}}
+    numbered = {each.name: {"gid": each.gid} for each in definition.groups if each.gid is not None}
+    if numbered:
+        yield {"type": "org.osbuild.groups", "options": {"groups": numbered}}
+
+
 def _users(definition: Definition, local: Local) -> Iterator[Json]:
     if definition.users:
         users = {each.name: _user(each, local) for each in definition.users}
@@ -206,6 +221,7 @@ def _users(definition: Definition, local: Local) -> Iterator[Json]:
 def _user(user: User, local: Local) -> Json:
     given = {
         "uid": user.uid,
+        "gid": user.gid,
         "groups": list(user.groups) or None,
         "description": user.description,
         "home": user.home,

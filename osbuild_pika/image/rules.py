@@ -23,6 +23,10 @@ def check(document: Document) -> None:
     given = document.value
     _files(document, given.get("files", ()))
     _twice(document, "users", (each["name"] for each in given.get("users", ())))
+    _twice(document, "groups", (each["name"] for each in given.get("groups", ())))
+    for index, name in enumerate(given.get("exclude", ())):
+        if name in given.get("packages", ()):
+            document.fault(("exclude", index), f"{shown(name)} stands in packages, too")
     _init(document, given)
     _mirrors(document, given)
     if "ready" in given and not {"unit", "http"} & given["ready"].keys():

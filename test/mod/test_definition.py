@@ -83,6 +83,15 @@ def test_a_time_is_seconds(text: str, seconds: int) -> None:
 
 
 BAD = {
+    "packages: [ab]\nexclude: [ab]": "4:11: 'ab' stands in packages, too",
+    "exclude: ['a b']": "3:11: 'a b' is not a package's name, or a pattern: "
+    "lower-case letters, digits, + - . and * for any",
+    "groups: [{name: a}, {name: a}]": "3:28: 'a' stands in groups[0] already",
+    "hooks: {last: []}": "3:15: is empty; leave it out or write a script, or a list of scripts",
+    "hooks: {last: [{script: x, log: a}]}": "3:33: 'a' is not a path in the image: "
+    "absolute, without .. and without / at its end",
+    "hooks: {last: [{script: x, interpreter: sh}]}": "3:41: 'sh' is not an interpreter: "
+    "a path in the image, and arguments",
     "packges: [a]": "3:1: unknown key 'packges', did you mean 'packages'?",
     "packages: [Nginx]": "3:12: 'Nginx' is not a package's name: "
     "two or more lower-case letters, digits, + - .",
@@ -130,7 +139,7 @@ BAD = {
     "users: [{name: a, ssh_keys: [ssh-ed25519 x]}]": "3:30: 'ssh-ed25519 x' is not a public ssh "
     "key: one line of an authorized_keys file",
     "hooks: {pre: x}": "3:9: unknown key 'pre'; there are: post-packages, post-files, last",
-    "hooks: {last: ''}": "3:15: is empty; leave it out or write a script",
+    "hooks: {last: ''}": "3:15: is empty; leave it out or write a script, or a list of scripts",
     "ready: {within: 60x}": "3:17: '60x' is not a time: a number of seconds, or 90s, 10m, 1h",
     "ready: {within: 60s}": "3:8: needs `unit`, `http` or both: what makes the guest ready",
     "ready: {unit: nginx}": "3:15: 'nginx' is not a systemd unit: with its suffix, such as "

@@ -113,6 +113,34 @@ def test_files_hooks_and_users_are_told_as_they_are(full: Any) -> None:
     assert [each["interpreter"] for each in hooks] == ["/bin/sh", "/bin/bash", "/bin/sh"]
 
 
+def test_a_list_of_hooks_runs_in_order_each_as_it_says() -> None:
+    second = "{script: b, interpreter: /usr/bin/perl -w, log: /root/log, may_fail: true}"
+    made = make(f"hooks: {{last: ['#!/bin/bash', {second}]}}")
+    hooks = [each["options"] for each in stages(made) if each["type"].endswith("hook")]
+    assert hooks == [
+        {"name": "last", "script": "#!/bin/bash", "interpreter": "/bin/bash"},
+        {
+            "name": "last.2",
+            "script": "b",
+            "interpreter": "/usr/bin/perl -w",
+            "log": "/root/log",
+            "may_fail": True,
+        },
+    ]
+
+
+def test_groups_come_before_users_and_only_those_without_an_id_may_be_there() -> None:
+    made = make("groups: [{name: a}, {name: b, gid: 7}]\nusers: [{name: u, groups: [a, b]}]")
+    found = [
+        each for each in stages(made) if each["type"] in ("org.osbuild.groups", "org.osbuild.users")
+    ]
+    assert [each["options"] for each in found] == [
+        {"groups": {"a": {}}, "force": True},
+        {"groups": {"b": {"gid": 7}}},
+        {"users": {"u": {"groups": ["a", "b"]}}},
+    ]
+
+
 def test_the_guest_is_told_what_is_ready(full: Any) -> None:
     assert options(full, "org.osbuild-pika.guest") == {
         "init": "systemd",

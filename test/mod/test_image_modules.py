@@ -13,13 +13,21 @@ from osbuild_pika.image.local import Local
 
 FULL = """
 packages: [nginx-light]
+exclude: [vim-tiny, "*-doc"]
+groups: [{name: web}, {name: ops, gid: 1000}]
 keyring: own.gpg
 files:
 - {path: /etc/a, content: hi, user: ops, group: 10}
 - {path: /etc/b, source: b, mode: "755"}
 - {path: /c, link: a}
-users: [{name: ops, groups: [adm], uid: 1000, home: /srv/ops, shell: /bin/sh, description: O}]
-hooks: {post-packages: "true", post-files: "#!/bin/bash\\ntrue", last: "false"}
+users:
+- {name: ops, groups: [adm], uid: 1000, gid: 1000, home: /srv/ops, shell: /bin/sh, description: O}
+hooks:
+  post-packages: "true"
+  post-files:
+  - "#!/bin/bash\\ntrue"
+  - {script: x, interpreter: /usr/bin/python3 -u, log: /root/log, may_fail: true}
+  last: "false"
 ready: {unit: nginx.service, http: "http://127.0.0.1/", within: 90s}
 outputs: [incus-unified, incus-split, rootfs-tar, squashfs]
 properties: {variant: web}

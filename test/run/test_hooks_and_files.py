@@ -81,6 +81,18 @@ def test_a_hook_that_fails_is_named_with_its_status_and_last_words(place: Place)
     assert message.endswith("StageError: hook last exited with status 7: no such thing")
 
 
+def test_a_hook_that_may_fail_is_told_and_its_log_lies_in_the_image(place: Place) -> None:
+    first = hook("echo one; echo two >&2; exit 7", may_fail=True, log="/root/a/log")
+    code, message, output = build(place, first, hook("cat /root/a/log; stat -c %a /root/a/log"))
+    assert code == 0, message
+    assert output.split("\n")[:3] == ["one", "two", "600"]
+
+
+def test_a_log_never_lies_out_of_the_tree(place: Place) -> None:
+    code, message, _ = build(place, hook("true", log="/root/../../x"))
+    assert (code, "has a `..` in it" in message) == (1, True)
+
+
 def test_a_hook_that_is_killed_is_named(place: Place) -> None:
     assert build(place, hook("kill -9 $$"))[1].endswith("hook last exited with status 137")
 

@@ -257,3 +257,28 @@ def test_nothing_of_it_stays(place: Place, tmp_path: Path) -> None:
     assert sorted(each.name for each in place.path.iterdir()) == [
         "image.lock.json", "image.yaml", "own.gpg",
     ]  # fmt: skip
+
+
+def test_what_is_excluded_does_not_come_along(place: Place) -> None:
+    place.repository.add("either", depends="greeter | hello-lib")
+    place.repository.publish()
+    place.define('packages: [either]\nexclude: [greeter, nowhere, "*-doc"]')
+    assert place.run("lock").returncode == 0
+    names = {each.name for each in place.lock.packages}
+    assert {"either", "hello-lib"} <= names
+    assert "greeter" not in names
+    place.define("packages: [either]")
+    assert "exclude is another" in place.run("check", "image.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("excluded", "told"),
+    [
+        ("hello-lib", "the packages do not go together: apt: hello : Depends: hello-lib"),
+        ("hello-*", "others need them: hello-lib (exclude: hello-*)"),
+        ("tiny-lib", "tiny-lib"),
+    ],
+)
+def test_what_is_needed_cannot_be_excluded(place: Place, excluded: str, told: str) -> None:
+    place.define(f"packages: [hello]\nexclude: ['{excluded}']")
+    assert told in place.refusal(2)
