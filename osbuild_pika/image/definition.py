@@ -129,11 +129,9 @@ class Definition:
 def load(path: str) -> Definition:
     """Read a definition. Raises InputError if there is no file, DefinitionError."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(reading.MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{ascii(path)[1:-1]}: {why}") from None
+        data = reading.read_file(path, reading.MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"{ascii(path)[1:-1]}: {error.strerror}") from None
     return parse(data, Path(path).name)
 
 

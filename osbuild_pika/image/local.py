@@ -14,10 +14,11 @@ from pathlib import Path
 
 from osbuild_pika.errors import HostError, InputError
 from osbuild_pika.image.definition import Definition
-from osbuild_pika.image.reading import DefinitionError, Fault, shown
+from osbuild_pika.image.reading import DefinitionError, Fault, read_file, shown
 from osbuild_pika.image.rules import is_hash
 
 MAX_BYTES = 32 * 1024 * 1024  # of all files together: they stand in the manifest
+MAX_KEYRING = 4 * 1024 * 1024  # bytes
 _ROUNDS = 200_000
 
 
@@ -66,10 +67,16 @@ def read_keyring(definition: Definition, path: str) -> bytes | None:
     """The bytes of the definition's own keyring. Raises InputError."""
     if definition.keyring is None:
         return None
+    name = f"keyring {shown(definition.keyring)}"
     try:
-        return (Path(path).parent / definition.keyring).read_bytes()
-    except OSError as error:
-        raise InputError(f"keyring {shown(definition.keyring)}: {error.strerror}") from None
+        found = read_file(Path(path).parent / definition.keyring, MAX_KEYRING + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    if len(found) > MAX_KEYRING:
+        raise InputError(f"{name}: has more than {MAX_KEYRING} bytes")
+    return found
 
 
 def _read(directory: Path, source: str, room: int) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from osbuild_pika.errors import InputError
-from osbuild_pika.image import checking
+from osbuild_pika.image import checking, reading
 from osbuild_pika.image.definition import Definition
 
 VERSION = 1
@@ -172,12 +172,9 @@ def encode(lock: Lock) -> str:
 def read(path: str) -> Lock | None:
     """The lock at a path, None if there is none. Raises InputError."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = reading.read_file(path, MAX_BYTES + 1)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise InputError(f"{ascii(path)[1:-1]}: {error.strerror}") from None
     return decode(data, Path(path).name)
 
 

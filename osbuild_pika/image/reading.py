@@ -5,6 +5,8 @@ written in C it dies of a deeply nested text. Aliases, tags and repeated keys ar
 is read is as large as what was written.
 """
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -23,6 +25,23 @@ def shown(value: object) -> str:
     """A value as a message shows it: short, in quotes, on one line."""
     text = str(value)
     return ascii(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "...")
+
+
+def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The first `limit` bytes of a regular file; a pipe is not waited for. Raises InputError,
+    FileNotFoundError."""
+    name = ascii(os.fspath(path))[1:-1]
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InputError(f"{name}: is no regular file")
+            return file.read(limit)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{name}: {why}") from None
 
 
 class Fault(NamedTuple):

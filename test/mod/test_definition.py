@@ -1,11 +1,12 @@
 """image.yaml: every fault with its place, all at once, and never anything but a fault."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from osbuild_pika.errors import InputError
-from osbuild_pika.image import definition, reading
+from osbuild_pika.image import definition, lock, reading
 from osbuild_pika.image.definition import Definition, Mirror, Ready
 from osbuild_pika.image.reading import DefinitionError
 
@@ -213,3 +214,12 @@ def test_a_newline_at_the_end_of_a_value_counts() -> None:
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         definition.load(str(tmp_path / "image.yaml"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("image.yaml", "image.lock.json"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=r"image\.yaml: is no regular file"):
+        definition.load(str(tmp_path / "image.yaml"))
+    with pytest.raises(InputError, match=r"image\.lock\.json: is no regular file"):
+        lock.read(str(tmp_path / "image.lock.json"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,15 @@ def test_all_sources_that_cannot_be_taken_are_told_with_their_places(directory: 
 def test_a_keyring_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"keyring 'own\.gpg': No such file"):
         local.gather(images.define("keyring: own.gpg"), str(tmp_path / "image.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("keyring", "why"), [("/dev/zero", "is no regular file"), ("pipe", "is no regular file")]
+)
+def test_a_keyring_without_an_end_is_not_read(keyring: str, why: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=why):
+        local.gather(images.define(f"keyring: {keyring}"), str(tmp_path / "image.yaml"))
 
 
 def test_a_password_is_hashed_the_same_each_time_and_never_kept() -> None:
