@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,13 +41,17 @@ class Place:
         text = TEXT.format(url=self.url, greeting=greeting, outputs=outputs)
         (self.path / "image.yaml").write_text(text)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment(self) -> dict[str, str]:
         store, runs = str(self.path / "store"), str(self.path / "runs")
         places = {"OSBUILD_PIKA_STORE": store, "OSBUILD_PIKA_RUNS": runs}
+        return {**os.environ, "PYTHONPATH": str(ROOT), **places}
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *words],
             cwd=self.path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **places},
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -145,3 +150,49 @@ def test_a_package_that_is_not_the_locked_one_is_refused(place: Place) -> None:
     assert failed.returncode == 3, failed.stderr
     assert list(place.path.glob("output/*")) == []
     assert "sha256" in failed.stderr
+
+
+def test_a_password_in_clear_is_kept_nowhere(place: Place) -> None:
+    with open(place.path / "image.yaml", "a", encoding="utf-8") as file:
+        file.write("users: [{name: root, password: correct-horse}]\n")
+    done = place.run("build", "--progress", "plain", "--json")
+    assert done.returncode == 1  # the tree has no useradd, and all is kept to look at
+    assert "useradd" in done.stderr
+    planned = place.run("plan", "--manifest")
+    assert "$6$" in planned.stdout
+    said = [done.stdout, done.stderr, planned.stdout, place.run("runs", "show", "little").stdout]
+    assert not [text for text in said if "correct-horse" in text]
+    files = [path for path in place.path.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path.name for path in files if b"correct-horse" in path.read_bytes()] == ["image.yaml"]
+    assert [path for path in files if b"$6$" in path.read_bytes()]  # where it would be
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_build_goes_on_where_it_was(
+    number: signal.Signals, code: int, place: Place
+) -> None:
+    busybox = Path("/usr/bin/busybox")
+    if not busybox.exists() or b"/ld-linux" in busybox.read_bytes():
+        pytest.skip("needs busybox-static")
+    (place.path / "busybox").write_bytes(busybox.read_bytes())
+    path = place.path / "image.yaml"
+    tools = "{path: /bin/sh, source: busybox, mode: '0755'}, {path: /bin/sleep, link: sh}"
+    text = path.read_text().replace("files: [", f"files: [{tools}, ")
+    path.write_text(f"{text}hooks: {{last: 'echo at work; sleep 600'}}\n")
+    words = [*COMMAND, "build", "--progress", "plain"]
+    with subprocess.Popen(
+        words, cwd=place.path, env=place.environment, stderr=subprocess.PIPE, text=True
+    ) as build:
+        assert build.stderr is not None
+        log = iter(build.stderr)
+        next(line for line in log if "rootfs/hook: started" in line)
+        build.send_signal(number)
+        said = "".join(log)
+        assert build.wait(60) == code, said
+    assert not (place.path / "output").exists() or not os.listdir(place.path / "output")
+    path.write_text(path.read_text().replace("sleep 600", "sleep 0"))
+    again = place.run("build", "--progress", "plain")
+    assert again.returncode == 0, again.stderr
+    assert "there is no image.lock.json" not in again.stderr
+    assert "rootfs/hook: started" in again.stderr
+    assert "rootfs/files: started" not in again.stderr
