@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import builds
 import debs
+import escapes
 import pytest
 from builds import Place, sh
 from debs import Deb
@@ -104,6 +106,32 @@ def test_a_script_finds_no_network_and_leaves_no_process(
     busy = debs.make(tmp_path, "pika-busy", postinst=script)
     code, message, _ = on_root(root, minimum, [busy])
     assert code == 0, message
+
+
+def test_a_script_fails_at_all_that_a_stage_fails_at(
+    root: Place, minimum: list[Deb], tmp_path: Path
+) -> None:
+    escapes.need()
+    with escapes.targets(tmp_path) as options:
+        bundle = escapes.package(tmp_path, options, postinst=escapes.SCRIPT)
+        code, message, output = on_root(root, minimum, [bundle])
+    assert code == 0, message + output[-2000:]
+    attempts = json.loads((root.output / "attempts.json").read_text())
+    assert escapes.unexpected(attempts, mount_over_usr=escapes.DENIED) == {}
+
+
+def test_a_script_of_the_first_tree_fails_likewise(
+    place: Place, minimum: list[Deb], tmp_path: Path
+) -> None:
+    """mmdebstrap's chroot holds nobody who may mount; what is around it must."""
+    escapes.need()
+    with escapes.targets(tmp_path) as options:
+        bundle = escapes.package(tmp_path, options, postinst=escapes.SCRIPT)
+        packages = [*minimum, bundle]
+        code, records = build(place, [debs.stage("bootstrap", packages)], packages)
+    assert code == 0, records[-6:]
+    attempts = json.loads((place.output / "attempts.json").read_text())
+    assert escapes.unexpected(attempts, remount_usr={"EINVAL"}) == {}  # it is no mount there
 
 
 def accounts(root: Place, minimum: list[Deb], *stages: dict[str, Any]) -> tuple[int, str]:

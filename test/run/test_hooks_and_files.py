@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import build_kills
 import builds
+import debs
+import escapes
 import pytest
 from builds import Place, sh
 
@@ -112,6 +115,18 @@ def test_a_hook_gets_nowhere_out_of_its_tree(place: Place) -> None:
     code, message, output = build(place, hook(ESCAPE))
     assert code == 0, message + output
     assert not (place.output / "jail").exists()
+
+
+def test_a_hook_fails_at_all_that_a_stage_fails_at(place: Place, tmp_path: Path) -> None:
+    escapes.need()
+    with escapes.targets(tmp_path) as options:
+        bundle = escapes.package(tmp_path, options)
+        what = builds.manifest(sh(BUSYBOX), debs.stage("extract", [bundle]), hook(escapes.SCRIPT))
+        with debs.served([bundle]) as sources:
+            code, records = place.build({**what, "sources": sources})
+    assert code == 0, records[-3:]
+    attempts = json.loads((place.output / "attempts.json").read_text())
+    assert escapes.unexpected(attempts, mount_over_usr=escapes.DENIED) == {}
 
 
 def test_what_a_hook_leaves_running_is_killed(place: Place) -> None:
