@@ -214,8 +214,10 @@ def _get(cache: Cache, fill: Fill, checksum: str) -> str:
         return f"{ascii(checksum)[:160]} is no checksum"
     try:
         cache.get(checksum, fill)
-    except (PikaError, OSError) as error:
+    except PikaError as error:
         return str(error) or type(error).__name__
+    except OSError as error:
+        return f"{error.filename or cache.directory}: {error.strerror or error}"
     return ""
 
 

@@ -131,8 +131,10 @@ def extract(tree: Path, packages: Sequence[Package], source: str, report: Report
     with _repository(packages, source) as place:
         for number, package in enumerate(packages, 1):
             words = ["dpkg-deb", "--extract", f"{place}/pool/{dpkg.file_name(package)}", str(tree)]
-            if intree.watched(words):
-                raise StageError(f"package {package.name}: dpkg-deb cannot unpack it")
+            said: list[str] = []
+            if intree.watched(words, said.append):
+                why = said[0] if said else "dpkg-deb ended without a word"
+                raise StageError(f"package {package.name} cannot be unpacked: {why}")
             report.progress(number, len(packages), "packages", f"unpacking {package.name}")
 
 

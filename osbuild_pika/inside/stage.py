@@ -23,6 +23,7 @@ The result is the last thing that is sent to the lifecycle device.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -171,6 +172,8 @@ def _describe(error: BaseException) -> str:
     text = _first_line(str(error))
     if isinstance(error, StageError):
         return text or "failed"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}: the disk that holds the tree is full; make room for it"
     name = type(error).__name__
     return f"{name}: {text}" if text else name
 

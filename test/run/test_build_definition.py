@@ -196,3 +196,35 @@ def test_an_interrupted_build_goes_on_where_it_was(
     assert "there is no image.lock.json" not in again.stderr
     assert "rootfs/hook: started" in again.stderr
     assert "rootfs/files: started" not in again.stderr
+
+
+ON_A_DISK = 'mount -t tmpfs -o "size=$1" none "$2"; shift 2; exec "$@"'
+
+
+@pytest.mark.parametrize(
+    ("size", "code", "where"),
+    [("2m", 3, "org.osbuild.inline: "), ("7m", 1, "pika.files: "), ("11m", 1, "incus.pack: ")],
+)
+def test_a_full_disk_is_told_and_leaves_no_image(
+    size: str, code: int, where: str, place: Place
+) -> None:
+    (place.path / "large").write_bytes(os.urandom(4_000_000))
+    path = place.path / "image.yaml"
+    text = path.read_text().replace("files: [", "files: [{path: /large, source: large}, ")
+    path.write_text(text)
+    (place.path / "store").mkdir()
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", ON_A_DISK, "sh", size]
+    done = subprocess.run(
+        [*words, str(place.path / "store"), *COMMAND, "build", "--progress", "plain"],
+        cwd=place.path,
+        env=place.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    last = done.stderr.strip().rpartition("\n")[2]
+    assert where in last
+    assert "No space left on device" in last
+    assert not list(place.path.glob("output/*"))
