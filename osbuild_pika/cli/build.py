@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     help="Replace what was exported there before; a definition's outputs always are.",
 )
 @click.option("--locked", is_flag=True, help="Do not make the lock of a definition: refuse.")
+@images.kickstart_options
 @building.store
 @manifests.libdir
 @click.option(
@@ -63,7 +64,8 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "is_json", is_flag=True, help="Print the result as upstream osbuild does.")
 def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
-    """Build FILE: a definition such as image.yaml, a manifest, or - for the standard input.
+    """Build FILE: a definition such as image.yaml, a kickstart (.ks), a manifest, or - for the
+    standard input.
 
     Without FILE it is ./image.yaml. A definition that has no lock yet gets one: this downloads
     the indexes of its distribution. If the lock is of another definition, `lock` makes it anew.
@@ -113,7 +115,7 @@ def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
 
     is_definition = images.is_definition(manifest)
     if is_definition:
-        text, name = images.manifest_of(manifest, given["locked"], is_new_allowed=True)
+        text, name = images.manifest_of(manifest, given, is_new_allowed=not given["locked"])
     else:
         text = manifests.read(manifest).decode("utf-8", "surrogateescape")
         name = name_of(manifest)

@@ -1,13 +1,15 @@
 """`osbuild-pika check`: what is wrong with a run, a manifest, a definition, an image or a tree?"""
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from osbuild_pika.cli import images, manifests, places
+from osbuild_pika.cli import images, manifests, places, tables
 from osbuild_pika.errors import ExitCode, InputError, ManifestError
 from osbuild_pika.text import one_line
 
@@ -15,15 +17,16 @@ TREES = ("etc", "usr", "bin", "sbin")  # a directory with one of them is a guest
 
 
 @click.command()
-@click.argument("path", metavar="RUN|DIR|MANIFEST|DEFINITION|IMAGE|TREE", type=click.Path())
+@click.argument(
+    "path", metavar="RUN|DIR|MANIFEST|DEFINITION|KICKSTART|IMAGE|TREE", type=click.Path()
+)
 @click.argument("rootfs", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.option("--format", "form", type=click.Choice(["plain", "json"]), default="plain")
 @click.option("--allow", metavar="CODE", multiple=True, help="Of an image or a tree: not a fault.")
 @manifests.libdir
-def check(
-    path: str, rootfs: str | None, form: str, allow: tuple[str, ...], libdirs: tuple[Path, ...]
-) -> None:
-    """Say what is wrong with a run, a manifest, a definition, an image or a guest's tree.
+@images.kickstart_options
+def check(path: str, rootfs: str | None, form: str, allow: tuple[str, ...], **given: Any) -> None:
+    """Say what is wrong with a run, a manifest, a definition, a kickstart, an image or a tree.
 
     RUN (its id) or DIR: one line for each fault: FILE[:LINE]: what is wrong, and what to do about
     it. A file that is not there is no fault by itself. Nothing is changed; a writer at work waits
@@ -34,6 +37,8 @@ def check(
     DEFINITION, such as image.yaml: one line for each fault: FILE:LINE:COLUMN: what is wrong. Its
     packages are only compared with its lock: nothing is downloaded.
 
+    KICKSTART, a file *.ks: a table of what becomes of each command, then a line for each fault.
+
     IMAGE: a unified Incus image, both files of a split one (METADATA ROOTFS), or the directory of
     either. TREE: the root of a guest. One line for each finding: FILE: KEY: what is wrong [CODE].
 
@@ -42,8 +47,10 @@ def check(
     """
     kind = kind_of(path, rootfs)
     if kind in ("manifest", "definition"):
-        look = _definition(path) if kind == "definition" else _manifest(path, libdirs)
+        look = _definition(path) if kind == "definition" else _manifest(path, given["libdirs"])
         _tell(form, *look, ExitCode.BAD_INPUT)
+    elif kind == "kickstart":
+        _tell_kickstart(form, path, given)
     elif kind == "run":
         from osbuild_pika.verify import verify
 
@@ -56,11 +63,12 @@ def check(
 
 
 def kind_of(path: str, rootfs: str | None = None) -> str:
-    """What is to be checked: "run", "manifest", "definition", "image", "unpacked" or "tree"."""
+    """What is to be checked: "run", "manifest", "definition", "kickstart", "image", "unpacked" or
+    "tree"."""
     if rootfs is not None:
         return "image"
     if images.is_definition(path) and not os.path.isdir(path):
-        return "definition"
+        return images.form_of(path)
     from osbuild_pika.imagefile import magic  # with all that reads images
 
     if not path or not os.path.exists(path):
@@ -101,10 +109,32 @@ def _manifest(path: str, libdirs: tuple[Path, ...]) -> tuple[str, Sequence[str]]
         return "", [f"{path}: {fault}" for fault in error.faults]
 
 
+def _tell_kickstart(form: str, path: str, given: Mapping[str, Any]) -> None:
+    """Its report, and whether it will do."""
+    summary, faults, report = images.check_kickstart(path, given)
+    if form == "json":
+        click.echo(
+            json.dumps(
+                {
+                    "ok": not faults,
+                    "summary": summary,
+                    "faults": faults,
+                    "report": report.as_document(),
+                }
+            )
+        )
+    else:
+        heads = ("LINE", "COMMAND", "VERDICT", "NOTE")
+        rows = [(f"{e.file}:{e.line}", e.command, e.verdict, e.note) for e in report.entries]
+        click.echo(tables.render(heads, rows))
+        click.echo(f"\n{one_line(report.summary)}")
+        click.echo("\n".join(map(one_line, faults)) if faults else f"ok: {one_line(summary)}")
+    if faults:
+        sys.exit(ExitCode.BAD_INPUT)
+
+
 def _tell(form: str, summary: str, faults: Sequence[str], code: ExitCode) -> None:
     if form == "json":
-        import json
-
         found = {
             "ok": not faults,
             "summary": summary,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,8 +17,10 @@ from osbuild_pika.text import one_line
     "definition", metavar="[FILE]", type=click.Path(), required=False, callback=images.default
 )
 @click.option("--update", is_flag=True, help="Take what the mirrors have now.")
-def lock(definition: str, update: bool) -> None:
-    """Write the lock of FILE, which is image.yaml if it is left out, beside it.
+@images.kickstart_options
+def lock(definition: str, update: bool, **given: Any) -> None:
+    """Write the lock of FILE, a definition or a kickstart (.ks), beside it. FILE is image.yaml if
+    it is left out.
 
     The lock names each package with its version, its checksum and where to get it. It is made with
     this machine's apt-get, which is given a state of its own: neither root nor this machine's
@@ -29,9 +32,8 @@ def lock(definition: str, update: bool) -> None:
     Exits 0, 2 for a bad definition or an unknown package, 3 if a mirror cannot be had or trusted.
     """
     from osbuild_pika import pipeline
-    from osbuild_pika.image import definition as definitions
 
-    found = definitions.load(definition)
+    found = images.load(definition, given)
     name = Path(pipeline.lock_path(definition)).name
     try:
         before = pipeline.lock_of(definition, found)

@@ -23,6 +23,7 @@ Document = dict[str, Any]
 @building.exports
 @building.store
 @manifests.libdir
+@images.kickstart_options
 @click.option(
     "--format",
     "form",
@@ -34,7 +35,8 @@ Document = dict[str, Any]
 @click.option("--why", metavar="STAGE", help="Only this stage, and all that its key is made of.")
 @click.option("--manifest", "is_manifest", is_flag=True, help="Print the manifest itself.")
 def plan(manifest: str, form: str, why: str | None, is_manifest: bool, **given: Any) -> None:
-    """Show what `build` would do with FILE: image.yaml, a manifest, or - for the standard input.
+    """Show what `build` would do with FILE: image.yaml, a kickstart (.ks), a manifest, or - for
+    the standard input.
 
     Each stage that is needed: whether it is in the store, or why it must run, compared with the
     newest run of a manifest of this name. STAGE: its type, PIPELINE/TYPE, or how its id begins.
@@ -48,7 +50,7 @@ def plan(manifest: str, form: str, why: str | None, is_manifest: bool, **given: 
     from osbuild_pika.pipeline import Wanted, plan_of
 
     if images.is_definition(manifest):
-        text, name = images.manifest_of(manifest, is_locked=False, is_new_allowed=False)
+        text, name = images.manifest_of(manifest, given, is_new_allowed=False)
         data = text.encode()
     else:
         data, name = manifests.read(manifest), name_of(manifest)
