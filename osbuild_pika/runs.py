@@ -284,6 +284,32 @@ def lives(engine: Any) -> bool:
     return start_time is not None and _start_time(pid) == start_time
 
 
+def terminate(directory: str) -> bool:
+    """Send SIGTERM to the engine of a run that has not ended. Returns whether there was one.
+
+    Raises PermissionError.
+    """
+    import signal  # takes a millisecond of the start of each service
+
+    engine = read_facts(directory).get("engine")
+    has_ended = os.path.lexists(os.path.join(directory, "result.json"))
+    if has_ended or not isinstance(engine, dict) or not lives(engine):
+        return False
+    try:
+        fd = os.pidfd_open(engine["pid"])
+    except ProcessLookupError:
+        return False
+    try:
+        if not lives(engine):  # the number may be another's since we looked
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def _has_ended(run: Run) -> bool:
     """Whether a run has a verdict; completes the artifacts if it was not wholly written."""
     with Journal(run.directory) as journal:

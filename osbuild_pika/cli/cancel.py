@@ -1,7 +1,6 @@
 """`osbuild-pika cancel`: ask the engine of a run to end it."""
 
 import os
-import signal
 
 import click
 
@@ -40,23 +39,7 @@ def cancel(run: str | None, wait_s: float | None) -> None:
 
 def _ask(directory: str) -> bool:
     """Send the signal; False if there is nobody to send it to."""
-    if os.path.lexists(os.path.join(directory, "result.json")):
-        return False
-    engine = runs.read_facts(directory).get("engine")
-    if not isinstance(engine, dict) or not runs.lives(engine):
-        return False
     try:
-        fd = os.pidfd_open(engine["pid"])
-    except ProcessLookupError:
-        return False
-    try:
-        if not runs.lives(engine):  # the number may be another's since we looked
-            return False
-        signal.pidfd_send_signal(fd, signal.SIGTERM)
-    except ProcessLookupError:
-        return False
+        return runs.terminate(directory)
     except PermissionError:
         raise InputError(f"{one_line(directory)}: the run is another user's") from None
-    finally:
-        os.close(fd)
-    return True

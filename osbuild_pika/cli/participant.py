@@ -40,6 +40,12 @@ OPTIONS = (
     ),
     click.option("--notify-url", metavar="URL", help="Is posted each status, as JSON."),
     click.option(
+        "--from",
+        "origin",
+        metavar="DISTRIBUTION/SUITE",
+        help="What images are made from whose kickstart says nothing of it.",
+    ),
+    click.option(
         "--isolation",
         metavar="KIND",
         default="sandbox",
@@ -92,7 +98,7 @@ def run(directory: str, **given: Any) -> None:
     try:
         item = workitems.decode(sys.stdin.buffer.read(workitems.MAX_BYTES + 1))
     except InputError as error:
-        answer, code = workitems.answer({}, workitems.refused([str(error)])), error.exit_code
+        answer, code = workitems.answer({}, workitems.refused([str(error)])), int(error.exit_code)
         handler.push_img_status("ERROR", workitems.told(answer))
     else:
         handler.push_img_status("IN QUEUE", workitems.told(item))
@@ -162,6 +168,7 @@ def _handler(directory: str, given: dict[str, Any]) -> ParticipantHandler:
         base_url=given["base_url"],
         isolation=given["isolation"],
         stage_timeout_s=given["stage_timeout"],
+        origin=given["origin"],
     )
     site.check(where)
     try:

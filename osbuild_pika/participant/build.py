@@ -11,12 +11,11 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from osbuild_pika import pipeline, results
 from osbuild_pika.engine.order import Order, run_name
-from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError, describe_status
+from osbuild_pika.errors import ExitCode, InputError, PikaError, describe_status
 from osbuild_pika.image import debian
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.monitor import Record, Sink, Tee
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from osbuild_pika.image.definition import Definition
 
 Tell = Callable[[str, Json], None]  # of a status, and what it is the status of
-ENDED = {ExitCode.TERMINATED: "cancelled", ExitCode.INTERRUPTED: "interrupted"}
 
 
 class Report(Protocol):
@@ -51,7 +49,7 @@ class Converted(Protocol):
     def report(self) -> Report: ...
 
 
-Convert = Callable[[str, str, frozenset[str]], Converted]
+Convert = Callable[[Request, Site], Converted]
 
 
 class CancelledError(BaseException):
@@ -62,13 +60,16 @@ class StoppedError(BaseException):
     """SIGINT: the process is to end, and the request is gone on with later."""
 
 
-def convert(text: str, name: str, allowed: frozenset[str]) -> Converted:
-    """The kickstart front end. Raises KickstartError; HostError where pykickstart is missing."""
-    try:
-        front_end = import_module("osbuild_pika.image.kickstart")
-    except ImportError as error:
-        raise HostError("kickstarts need pykickstart: install osbuild-pika[kickstart]") from error
-    found: Converted = front_end.convert(text, name, allowed)
+def convert(request: Request, site: Site) -> Converted:
+    """The kickstart front end. Raises KickstartError; HostError where pykickstart is missing.
+
+    Nothing is ever included: the files of this machine are none of a workitem's business.
+    """
+    from osbuild_pika.image import kickstart
+
+    more = {} if site.origin is None else {"origin": site.origin}
+    name, allowed = request.name, request.options.allowed
+    found: Converted = kickstart.convert(request.kickstart, name, allowed, **more)
     return found
 
 
@@ -92,7 +93,7 @@ def perform(workitem: object, site: Site, tell: Tell, front_end: Convert) -> Out
             outcome = workitems.refused(faults)
         else:
             _check_architecture(request)
-            made = front_end(request.kickstart, request.name, request.options.allowed)
+            made = front_end(request, site)
             report = made.report.as_document()
             outcome = _Work(request, site, tell).do(made.definition, report)
     except (PikaError, LifecycleError, OSError) as error:
@@ -126,6 +127,7 @@ class _Work:
     def do(self, definition: Definition, report: Any) -> Outcome:
         with requests.held(self._site, self._request) as place:
             place.claim()
+            place.end_build()
             result = place.ended()
             if result is not None and result["status"] == "completed":
                 artifacts = place.intact(result)
@@ -261,6 +263,8 @@ class _Builder:
 
     def _take(self, record: Record) -> None:
         self._seen[str(record.get("record"))] = record
+        if record.get("record") == "build.started":
+            self._place.begun(str(record["directory"]))
         self._sink.take(record)
 
     def _check(self, code: int) -> None:

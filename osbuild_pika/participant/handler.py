@@ -41,18 +41,18 @@ class Answered(NamedTuple):
 class ParticipantHandler:
     """Handles one workitem at a time. notify: is told each status.
 
-    command: what runs the process of a workitem.
+    command: what runs the process of a workitem; JOB if it is empty.
     """
 
     def __init__(
         self,
         site: Site,
         notify: Notify = lambda *_: None,
-        command: Sequence[str] = JOB,
+        command: Sequence[str] = (),
     ) -> None:
         self.site = site
         self.is_stopped = False
-        self._notify, self._command = notify, command
+        self._notify, self._command = notify, command or JOB
         self._lock = threading.Lock()
         self._job: subprocess.Popen[bytes] | None = None
         self._kill_at: float | None = None

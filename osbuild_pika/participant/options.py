@@ -10,7 +10,7 @@ from osbuild_pika.text import one_line
 MOST = 32  # options of a workitem
 COMPRESSIONS = ("zstd", "zstd-3", "xz")
 KNOWN = ("--allow-unsupported=COMMAND", "--compression=METHOD", "--no-lifecycle")
-_COMMAND = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-%")
+_COMMAND = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-%@ ")  # "%post --nochroot"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
         OUTPUT/FILE                            the image, whole or not there
         artifacts.json index.html              what there is, once it is done
         .request.json                          whose request it is
+        .run                                   the run of the build that is on its way
     DIR/files/PREFIX/.IMAGE_ID.lock            held while somebody works at it
 
 Names that begin with a dot are not served.
@@ -25,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from osbuild_pika import runs
 from osbuild_pika.engine import disk
 from osbuild_pika.errors import ExitCode, InputError, PikaError
 from osbuild_pika.follow import read_result
@@ -114,6 +116,26 @@ class Place:
         beginning = f".{self.request.output}."
         return [name for name in os.listdir(self.directory) if name.startswith(beginning)]
 
+    def begun(self, run: str) -> None:
+        """Note the run of the build that was begun: its directory."""
+        with open(self.path(".run"), "w", encoding="utf-8") as file:
+            file.write(run)
+
+    def end_build(self) -> None:
+        """End the build of a process that was killed, if it has outlived it. Raises BusyError."""
+        try:
+            with open(self.path(".run"), encoding="utf-8") as file:
+                run = file.read()
+        except FileNotFoundError:
+            return
+        runs.terminate(run)
+        until = time.monotonic() + HOLD_S
+        while runs.lives(runs.read_facts(run).get("engine")):
+            if time.monotonic() > until:
+                raise BusyError(f"{run}: an earlier build of this request does not end")
+            time.sleep(POLL_S)
+        runs.seal(run)
+
     # --- how it is -------------------------------------------------------------------------------
 
     def note(self, status: str, message: str) -> None:
@@ -129,7 +151,7 @@ class Place:
         details = {"event": EVENT, "image_status": status, "artifacts": list(artifacts)}
         word = "completed" if outcome.is_built else "failed"
         with Journal(self.directory) as journal:
-            journal.finish(word, outcome.code, message, details)
+            journal.finish(word, int(outcome.code), message, details)
 
     def ended(self) -> dict[str, Any] | None:
         """The result that is recorded, whole; None before the end."""
@@ -225,6 +247,7 @@ def end_lost(site: Site, request: Request, outcome: Outcome) -> None:
     """Record the end of a request whose process died. Raises PikaError, OSError."""
     with held(site, request) as place:
         place.claim()
+        place.end_build()
         place.remove_image()
         if place.ended() is None:
             place.end(outcome)

@@ -20,7 +20,8 @@ ISOLATIONS = ("sandbox", "vm")
 class Site(NamedTuple):
     """directory: DIR. base_url: what DIR/files is served under. store: of the engine.
 
-    isolation: one of ISOLATIONS. stage_timeout_s: None for no limit.
+    isolation: one of ISOLATIONS. stage_timeout_s: None for no limit. origin: the suite of
+    kickstarts that name none, DISTRIBUTION/SUITE; None for the converter's own.
     """
 
     directory: str
@@ -28,6 +29,7 @@ class Site(NamedTuple):
     base_url: str = BASE_URL
     isolation: str = "sandbox"
     stage_timeout_s: float | None = None
+    origin: str | None = None
 
     @property
     def files(self) -> str:

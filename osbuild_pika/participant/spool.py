@@ -190,9 +190,10 @@ def _read(path: str) -> Any:
         fd = os.open(path, _FLAGS)
     except OSError as error:
         raise InputError(f"the workitem cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InputError("the workitem is no regular file")
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise InputError("the workitem is no regular file")
         return workitems.decode(file.read(workitems.MAX_BYTES + 1))
 
 
