@@ -9,7 +9,8 @@ TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkf
 	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk \
 	openssl:openssl setpriv:util-linux ip:iproute2 apt-ftparchive:apt-utils dpkg-deb:dpkg \
 	gpg:gpg gpgv:gpgv setcap:libcap2-bin setfacl:acl bzip2:bzip2 lz4:lz4 taskset:util-linux \
-	mmdebstrap:mmdebstrap busybox:busybox-static faketime:faketime dnsmasq:dnsmasq-base
+	mmdebstrap:mmdebstrap busybox:busybox-static faketime:faketime dnsmasq:dnsmasq-base \
+	curl:curl
 DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools \
 	mmdebstrap:mmdebstrap apt-ftparchive:apt-utils zstd:zstd
 

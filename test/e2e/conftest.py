@@ -52,3 +52,20 @@ def client(incus: Path) -> Iterator[Client]:
             instances.delete(client, each["name"])
         for image in images.all_images(client):
             images.delete(client, image["fingerprint"])
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Path]:
+    """The directory of an Incus whose guests get addresses by DHCP."""
+    problem = private_incus.why_not()
+    if problem:
+        pytest.skip(problem)
+    if shutil.which("dnsmasq") is None:
+        pytest.skip("dnsmasq is not installed: .ci/incus does it")
+    directory = Path(tempfile.mkdtemp(prefix="pi.", dir="/tmp"))  # a short path
+    try:
+        with private_incus.running(directory):
+            private_incus.add_network(directory)
+            yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

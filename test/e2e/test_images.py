@@ -5,11 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +18,6 @@ import workshop
 from workshop import Workshop
 
 EXAMPLES = ("debian-12", "web", "tiny")
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Path]:
-    """The directory of an Incus whose guests get addresses by DHCP."""
-    problem = private_incus.why_not()
-    if problem:
-        pytest.skip(problem)
-    if shutil.which("dnsmasq") is None:
-        pytest.skip("dnsmasq is not installed: .ci/incus does it")
-    directory = Path(tempfile.mkdtemp(prefix="pi.", dir="/tmp"))  # a short path
-    try:
-        with private_incus.running(directory):
-            private_incus.add_network(directory)
-            yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def launch(shop: Workshop, daemon: Path, image: str | Path, *words: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
     "image_type": "incus-container",
     "name": "little",
 }
-BAD_NAMES = (
+BAD_NAMES: tuple[Any, ...] = (
     *("../x", "/etc/passwd", ".", "..", ".hidden", "a/b", "A", "a b", "a\n", "a\0", "-a", "é"),
     *("$(id)", "`id`", "a;b", "x" * 65, "\x1b[2J", "\ud800", 1, None, [], {}, True),
 )

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,18 @@ def test_a_cancelled_build_ends_soon_with_an_error_and_no_image(desk: Desk) -> N
     (run,) = runs_of(desk)
     ended = json.loads((desk.path / "runs" / run / "result.json").read_text())
     assert ended["details"]["event"] == "interrupted"
+
+
+def test_a_request_that_waits_for_its_mirror_is_cancelled_too(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes calls, says nothing
+        desk.url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
+        desk.drop("one", desk.workitem("i1"))
+        with desk.participant():
+            builds.wait_for(lambda: desk.says("i1", "indexes of"), 60)
+            (desk.directory / "in/one.cancel").touch()
+            builds.wait_for(lambda: desk.has_answer("one"), CANCEL_S)
+    assert desk.out("one")["image"]["error"] == "cancelled"
+    assert verify(desk.place("i1")).faults == ()
 
 
 def test_a_participant_that_is_asked_to_end_leaves_its_work_for_the_next(desk: Desk) -> None:
