@@ -21,7 +21,7 @@ TREES = ("etc", "usr", "bin", "sbin")  # a directory with one of them is a guest
     "path", metavar="RUN|DIR|MANIFEST|DEFINITION|KICKSTART|IMAGE|TREE", type=click.Path()
 )
 @click.argument("rootfs", required=False, type=click.Path(exists=True, dir_okay=False))
-@click.option("--format", "form", type=click.Choice(["plain", "json"]), default="plain")
+@tables.form("plain")
 @click.option("--allow", metavar="CODE", multiple=True, help="Of an image or a tree: not a fault.")
 @manifests.libdir
 @images.kickstart_options

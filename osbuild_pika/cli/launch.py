@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from osbuild_pika.cli import images, places
+from osbuild_pika.cli import images, places, tables
 from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError
 from osbuild_pika.lifecycle import STATES
 from osbuild_pika.text import one_line
@@ -60,14 +60,7 @@ def _parse_config(_: click.Context, __: click.Parameter, texts: tuple[str, ...])
 @click.option("--alias", metavar="A", help="Let this alias point to the image.")
 @click.option("--project", metavar="P", default="default", show_default=True, help="Incus's.")
 @click.option("--socket", metavar="PATH", type=click.Path(), help="Of Incus; also INCUS_SOCKET.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["plain", "json"]),
-    default="plain",
-    show_default=True,
-    help="json: one object.",
-)
+@tables.form("plain")
 def launch(image: str, name: str, rootfs: str | None, **options: Any) -> None:
     """Start an instance NAME of an image, and wait until it is ready.
 

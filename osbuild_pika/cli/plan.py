@@ -24,14 +24,7 @@ Document = dict[str, Any]
 @building.store
 @manifests.libdir
 @images.kickstart_options
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="json: one object, as the plan.json of a run.",
-)
+@tables.form("table", "one object, as the plan.json of a run.")
 @click.option("--why", metavar="STAGE", help="Only this stage, and all that its key is made of.")
 @click.option("--manifest", "is_manifest", is_flag=True, help="Print the manifest itself.")
 def plan(manifest: str, form: str, why: str | None, is_manifest: bool, **given: Any) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -16,14 +14,7 @@ from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.monitor.board import spell
 from osbuild_pika.results import Artifacts, Overview, collect, overview
 
-form: Callable[[Any], Any] = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="json: one object.",
-)
+form = tables.form("table")
 
 
 @click.group(invoke_without_command=True)

@@ -3,11 +3,26 @@
 import io
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
 
 from osbuild_pika.text import one_line
 
 WIDE = 10_000  # columns of what is no terminal: one line is one row
+
+
+def form(human: str, json: str = "one object.") -> Callable[[Any], Any]:
+    """The option --format of a verb. human: what people get. json: what programs get."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice([human, "json"]),
+        default=human,
+        show_default=True,
+        help=f"json: {json}",
+    )
 
 
 def render(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

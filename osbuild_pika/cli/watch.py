@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from osbuild_pika import runs
-from osbuild_pika.cli import places
+from osbuild_pika.cli import places, tables
 from osbuild_pika.errors import InputError
 from osbuild_pika.follow import Cursor, Event, Follower, follow, read_result
 from osbuild_pika.text import one_line
@@ -36,14 +36,7 @@ def _parse_since(_: click.Context, __: click.Parameter, text: str | None) -> Cur
     help="Only events after this one (of that boot).",
 )
 @click.option("--no-follow", is_flag=True, help="Show what is there, and end.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["plain", "json"]),
-    default="plain",
-    show_default=True,
-    help="json: each event and the result as they were written, one object a line.",
-)
+@tables.form("plain", "each event and the result as they were written, one object a line.")
 def watch(directory: str, since: Cursor | None, no_follow: bool, form: str) -> None:
     """Show the events of a run as they come, then its result.
 
