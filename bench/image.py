@@ -43,6 +43,10 @@ outputs: [{output}]
 METADATA = '{"architecture": "x86_64", "creation_date": 1700000000}\n'
 # What distrobuilder gives mksquashfs (shared/squashfs.go), with its default compression.
 SQUASHFS = ("-noappend", "-b", "1M", "-no-exports", "-no-progress", "-no-recovery", "-comp", "xz")
+# Without them mmdebstrap takes no packages by file:, and no usr-is-merged.
+HOOKS = "--hook-dir={0}/merged-usr --hook-dir={0}/file-mirror-automount".format(
+    "/usr/share/mmdebstrap/hooks"
+)
 LEGEND = """\
 osbuild-pika: `build image.yaml --locked`, lifecycle and guest set-up included; its packages come
   from the mirror over HTTP, each verified; a unified image, zstd -9, or a split one (squashfs)
@@ -211,7 +215,7 @@ class Bench:
         script = (
             f"mmdebstrap --quiet --mode=root --variant=custom --include={names} "
             f"--dpkgopt=force-unsafe-io --aptopt='Apt::Install-Recommends false' "
-            f"--skip=check/qemu '' rootfs '{line}' && "
+            f"--skip=check/qemu {HOOKS} '' rootfs '{line}' && "
             "tar --create --numeric-owner --xattrs --xattrs-include='*' metadata.yaml rootfs | "
             "zstd -q -9 -T0 -o image.tar.zst"
         )
