@@ -46,7 +46,7 @@ def make(definition: Definition, lock: Lock, local: Local) -> Json:
         {"type": "org.osbuild-pika.clean", "options": {}},
         {
             "type": "org.osbuild-pika.lint",
-            "options": {"type": "container", "allow": sorted(definition.allowed)},
+            "options": {"type": "container", "allow": _allowed(definition)},
         },
     ]
     pipelines = [
@@ -66,6 +66,16 @@ def make(definition: Definition, lock: Lock, local: Local) -> Json:
             for name, each in pipelines
         ],
     }
+
+
+def _allowed(definition: Definition) -> list[str]:
+    """What the linter is not to mind: what is told, and what of root is asked for anyway."""
+    root = [each for each in definition.users if each.name == "root"]
+    asked = {
+        "root-password": any(each.password is not None for each in root),
+        "root-keys": any(each.ssh_keys for each in root),
+    }
+    return sorted({*definition.allowed, *(name for name, is_asked in asked.items() if is_asked)})
 
 
 def checksum(data: bytes) -> str:

@@ -28,6 +28,7 @@ timezone: UTC
 services: {enabled: [a.service], disabled: [b.service]}
 lint: {allow: [z, a]}
 """
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVsZXZlbmVsZXZlbmVsZXZlbmVsZXZlbmVsZXZlbg"
 B = b"#!/bin/sh\n"
 
 
@@ -150,6 +151,20 @@ def test_the_guest_is_told_what_is_ready(full: Any) -> None:
         "ready": {"unit": "nginx.service", "within_s": 90},
     }
     assert options(full, "org.osbuild-pika.lint") == {"type": "container", "allow": ["a", "z"]}
+
+
+@pytest.mark.parametrize(
+    ("root", "allowed"),
+    [
+        ("password: x", ["root-password"]),
+        (f"ssh_keys: [{KEY}]", ["root-keys"]),
+        ("shell: /bin/sh", []),
+    ],
+)
+def test_what_is_asked_of_root_is_no_finding(root: str, allowed: list[str]) -> None:
+    definition = images.define(f"users: [{{name: root, {root}}}]")
+    stages = manifest.make(definition, images.made_lock(definition), Local())["pipelines"][0]
+    assert stages["stages"][-1]["options"]["allow"] == allowed
 
 
 def test_the_metadata_has_the_time_of_the_lock(full: Any) -> None:
