@@ -244,10 +244,10 @@ def _hook(name: str, given: Any) -> Hook:
 
 
 def _interpreter(script: str) -> str:
-    """What a script's first line asks for, as the kernel understands it; else the shell."""
+    """What a script's first line asks for, with its arguments; else the shell."""
     first = script.partition("\n")[0]
     words = first.removeprefix("#!").split()
-    return words[0] if first.startswith("#!") and len(words) == 1 else "/bin/sh"
+    return " ".join(words) if first.startswith("#!") and words else "/bin/sh"
 
 
 def _ready(given: Mapping[str, Any]) -> Ready:

@@ -29,6 +29,7 @@ def check(document: Document) -> None:
             document.fault(("exclude", index), f"{shown(name)} stands in packages, too")
     _init(document, given)
     _mirrors(document, given)
+    _hooks(document, given.get("hooks", {}))
     if "ready" in given and not {"unit", "http"} & given["ready"].keys():
         document.fault(("ready",), "needs `unit`, `http` or both: what makes the guest ready")
 
@@ -46,6 +47,14 @@ def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
         if top in _NOT_KEPT:
             document.fault((*path, "path"), f"{shown(each['path'])}: {top} is empty in an image")
     _twice(document, "files", (each["path"] for each in files), "path")
+
+
+def _hooks(document: Document, hooks: Mapping[str, str]) -> None:
+    for name, script in hooks.items():
+        words = script.partition("\n")[0].removeprefix("#!").split()
+        if script.startswith("#!") and words and not words[0].startswith("/"):
+            why = f"{shown(words[0])} is no path of a program in the image, such as /bin/bash"
+            document.fault(("hooks", name), why)
 
 
 def _twice(document: Document, key: str, names: Iterable[str], name_key: str = "name") -> None:

@@ -106,6 +106,8 @@ BAD = {
     "outputs: []": "3:10: is empty; leave it out or write a list",
     "outputs: [squashfs, incus]": "3:21: 'incus' is none of: incus-unified, incus-split, "
     "rootfs-tar, squashfs, did you mean 'incus-split'?",
+    "hooks: {last: '#!python3'}": "3:15: 'python3' is no path of a program in the image, "
+    "such as /bin/bash",
     "lifecycle: maybe": "3:12: should be true or false, not 'maybe'",
     "hostname: 12": "3:11: '12' is no text in YAML: write it in quotes, \"12\"",
     "properties: {version: 12.10}": "3:23: '12.10' is no text in YAML: write it in quotes, "
@@ -203,6 +205,20 @@ def test_all_faults_are_told_at_once_in_order() -> None:
 )  # fmt: skip
 def test_what_is_no_definition_at_all(data: bytes, fault: str) -> None:
     assert fault in faults(data)
+
+
+@pytest.mark.parametrize(
+    ("first", "interpreter"),
+    [
+        ("#!/usr/bin/env python3", "/usr/bin/env python3"),
+        ("#! /bin/bash  -eu", "/bin/bash -eu"),
+        ("#!", "/bin/sh"),
+        ("# !/bin/bash", "/bin/sh"),
+    ],
+)
+def test_a_hooks_first_line_names_what_runs_it(first: str, interpreter: str) -> None:
+    (hook,) = made(f'hooks: {{last: "{first}\\ntrue"}}').hooks
+    assert hook.interpreter == interpreter
 
 
 def test_a_newline_at_the_end_of_a_value_counts() -> None:
