@@ -49,12 +49,19 @@ def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
     _twice(document, "files", (each["path"] for each in files), "path")
 
 
-def _hooks(document: Document, hooks: Mapping[str, str]) -> None:
-    for name, script in hooks.items():
-        words = script.partition("\n")[0].removeprefix("#!").split()
-        if script.startswith("#!") and words and not words[0].startswith("/"):
-            why = f"{shown(words[0])} is no path of a program in the image, such as /bin/bash"
-            document.fault(("hooks", name), why)
+def _hooks(document: Document, hooks: Mapping[str, Any]) -> None:
+    for name, given in hooks.items():
+        listed = isinstance(given, list)
+        for index, each in enumerate(given if listed else [given]):
+            script, path = each, ("hooks", name, index) if listed else ("hooks", name)
+            if not isinstance(each, str):
+                if "interpreter" in each:
+                    continue
+                script = each["script"]
+            words = script.partition("\n")[0].removeprefix("#!").split()
+            if script.startswith("#!") and words and not words[0].startswith("/"):
+                why = f"{shown(words[0])} is no path of a program in the image, such as /bin/bash"
+                document.fault(path, why)
 
 
 def _twice(document: Document, key: str, names: Iterable[str], name_key: str = "name") -> None:
