@@ -30,8 +30,8 @@ def check(document: Document) -> None:
     _init(document, given)
     _mirrors(document, given)
     _hooks(document, given.get("hooks", {}))
-    if "ready" in given and not {"unit", "http"} & given["ready"].keys():
-        document.fault(("ready",), "needs `unit`, `http` or both: what makes the guest ready")
+    if "ready" in given:
+        _ready(document, given["ready"])
 
 
 def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
@@ -47,6 +47,13 @@ def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
         if top in _NOT_KEPT:
             document.fault((*path, "path"), f"{shown(each['path'])}: {top} is empty in an image")
     _twice(document, "files", (each["path"] for each in files), "path")
+
+
+def _ready(document: Document, ready: Mapping[str, Any]) -> None:
+    if not {"unit", "http"} & ready.keys():
+        document.fault(("ready",), "needs `unit`, `http` or both: what makes the guest ready")
+    if not str(ready.get("within", "60s")).strip("0.smh"):
+        document.fault(("ready", "within"), "no guest is ready after no time")
 
 
 def _hooks(document: Document, hooks: Mapping[str, Any]) -> None:
@@ -84,9 +91,10 @@ def _init(document: Document, given: Mapping[str, Any]) -> None:
     init = given.get("init", "none" if is_bare else "systemd")
     if init == "none" and given.get("services"):
         document.fault(("services",), "need init: systemd", is_key=True)
-    if init == "none" and "unit" in given.get("ready", {}):
-        document.fault(("ready", "unit"), "needs init: systemd", is_key=True)
-    if "ready" in given and not given.get("lifecycle", not is_bare):
+    if init == "none" and "ready" in given:
+        why = "is told by a unit of systemd: leave it out, or write init: systemd"
+        document.fault(("ready",), why, is_key=True)
+    elif "ready" in given and not given.get("lifecycle", not is_bare):
         why = "is told by the lifecycle helper: leave it out, or write lifecycle: true"
         document.fault(("ready",), why, is_key=True)
 

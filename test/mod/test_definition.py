@@ -144,6 +144,9 @@ BAD = {
     "hooks: {pre: x}": "3:9: unknown key 'pre'; there are: post-packages, post-files, last",
     "hooks: {last: ''}": "3:15: is empty; leave it out or write a script, or a list of scripts",
     "ready: {within: 60x}": "3:17: '60x' is not a time: a number of seconds, or 90s, 10m, 1h",
+    "ready: {unit: a.service, within: 0s}": "3:34: no guest is ready after no time",
+    "ready: {http: 'http://127.0.0.1/'}\ninit: none": "3:1: is told by a unit of systemd: "
+    "leave it out, or write init: systemd",
     "ready: {within: 60s}": "3:8: needs `unit`, `http` or both: what makes the guest ready",
     "ready: {unit: nginx}": "3:15: 'nginx' is not a systemd unit: with its suffix, such as "
     "nginx.service",
