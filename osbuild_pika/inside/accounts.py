@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from osbuild_pika.inside import intree
-from osbuild_pika.inside.places import resolve
+from osbuild_pika.inside.places import read_text, resolve
 from osbuild_pika.inside.stage import StageError
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_ID = 65535  # what a user namespace of a container has
-MAX_BYTES = 4 * 1024 * 1024
+MAX_SIZE = 4 * 1024 * 1024  # characters
 
 
 class Accounts:
@@ -27,7 +27,7 @@ class Accounts:
 
     @classmethod
     def of(cls, tree: Path) -> Accounts:
-        return cls(_read(tree, "/etc/passwd"), _read(tree, "/etc/group"))
+        return cls(*(read_text(tree, name, MAX_SIZE) for name in ("/etc/passwd", "/etc/group")))
 
     def user_id(self, name: str | int) -> int:
         """The id of a user, given by name or number. Raises StageError."""
@@ -63,14 +63,6 @@ def _id(kind: str, name: str | int, known: Mapping[str, list[str]]) -> int:
     if int(text) > MAX_ID:
         raise StageError(f"{kind} {text}: the last id of an image is {MAX_ID}")
     return int(text)
-
-
-def _read(tree: Path, path: str) -> str:
-    place = resolve(tree, path)
-    if not os.path.isfile(place):
-        return ""
-    with open(place, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read(MAX_BYTES)
 
 
 def add_group(tree: Path, name: str, options: Mapping[str, Any], force: bool) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from osbuild_pika.inside import dpkg, intree
-from osbuild_pika.inside.places import resolve
+from osbuild_pika.inside.places import read_text, resolve
 from osbuild_pika.inside.stage import StageError
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROGRAMS = {"mmdebstrap": "mmdebstrap", "apt-ftparchive": "apt-utils", "dpkg-deb": "dpkg"}
 STATUS, MARKS = "/var/lib/dpkg/status", "/var/lib/apt/extended_states"
 SHOWN = "/run/osbuild-pika"  # where the tree's apt finds the repository
-MAX_STATUS = 64 * 1024 * 1024  # bytes
+MAX_STATUS = 64 * 1024 * 1024  # characters
 # What mmdebstrap configures for its own time; of the image it says nothing.
 _LEFT = (
     *("etc/apt/sources.list", "etc/apt/sources.list.d/0000main.sources"),
@@ -111,7 +111,7 @@ def install(
     """
     if not intree.has_program(tree, "apt-get"):
         raise StageError("the tree has no apt-get: install apt with its first packages")
-    before = dpkg.installed(_read(tree, STATUS))
+    before = dpkg.installed(read_text(tree, STATUS, MAX_STATUS))
     names = [f"{each.name}:{each.arch}={each.version}" for each in packages]
     with _repository(packages, source) as place:
         _write(place, "apt.conf", _APT_CONF)
@@ -215,23 +215,14 @@ def _settle(
     tree: Path, architecture: str, packages: Sequence[Package], before: Sequence[str]
 ) -> None:
     """Mark what nobody asked for, as apt would have, and see that all is as it is locked."""
-    marks = dpkg.extended_states(_read(tree, MARKS), packages, architecture)
+    marks = dpkg.extended_states(read_text(tree, MARKS, MAX_STATUS), packages, architecture)
     _write(resolve(tree, "/"), MARKS, marks)
-    for fault in dpkg.installed_faults(packages, before, _read(tree, STATUS)):
+    for fault in dpkg.installed_faults(packages, before, read_text(tree, STATUS, MAX_STATUS)):
         raise StageError(fault)
     found: list[str] = []
     status = intree.run(tree, ["dpkg", "--audit"], on_line=found.append)
     if status or found:
         raise StageError(f"dpkg --audit: {' '.join(' '.join(found).split())[:300]}")
-
-
-def _read(tree: Path, path: str) -> str:
-    """A file of the tree; "" if it is not there."""
-    place = resolve(tree, path)
-    if not os.path.isfile(place):
-        return ""
-    with open(place, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read(MAX_STATUS)
 
 
 def _write(root: str | os.PathLike[str], path: str, text: str) -> None:

@@ -94,3 +94,13 @@ def resolve(root: str | os.PathLike[str], path: str, follow: bool = True) -> str
             found = []
         waiting += target.split("/")[::-1]
     return os.path.join(root, *found)
+
+
+def read_text(root: str | os.PathLike[str], path: str, limit: int) -> str:
+    """The begin of a file below root, up to `limit` characters; "" if there is none. Raises
+    StageError."""
+    place = resolve(root, path)
+    if not os.path.isfile(place):
+        return ""
+    with open(place, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read(limit)
