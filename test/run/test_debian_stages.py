@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import build_kills
 import builds
 import debs
 import escapes
+import kills
 import pytest
 from builds import Place, sh
 from debs import Deb
@@ -132,6 +134,25 @@ def test_a_script_of_the_first_tree_fails_likewise(
     assert code == 0, records[-6:]
     attempts = json.loads((place.output / "attempts.json").read_text())
     assert escapes.unexpected(attempts, remount_usr={"EINVAL"}) == {}  # it is no mount there
+
+
+def test_a_kill_in_the_middle_leaves_nothing(
+    root: Place, minimum: list[Deb], tmp_path: Path
+) -> None:
+    script = f"#!/bin/sh\necho at work\nexec sh -c 'sleep 600; : {tmp_path}/'\n"
+    packages = [*minimum, debs.make(tmp_path, "pika-slow", postinst=script)]
+    what = builds.manifest(debs.stage("bootstrap", packages))
+    shutil.rmtree(root.path / "runs", ignore_errors=True)
+    with debs.served(packages) as sources:
+        with root.started(root.order({**what, "sources": sources})) as started:
+            started.until(lambda record: "at work" in str(record.get("text")))
+            assert kills.processes_of(tmp_path)
+            started.process.kill()
+        builds.wait_for(lambda: not kills.processes_of(tmp_path))
+        builds.wait_for(lambda: not build_kills.left_of(root))
+    code, records = build(root, [debs.stage("bootstrap", minimum)], minimum)
+    assert (code, len(builds.named(records, "stage.cached"))) == (0, 1)
+    assert list((root.path / "store/tmp").iterdir()) == []
 
 
 def accounts(root: Place, minimum: list[Deb], *stages: dict[str, Any]) -> tuple[int, str]:
