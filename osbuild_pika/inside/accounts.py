@@ -111,7 +111,8 @@ def _fields(options: Mapping[str, Any]) -> list[str]:
         words += ["--groups", ",".join(options["groups"])]
     given = {"description": "--comment", "home": "--home", "shell": "--shell"}
     for name, flag in {**given, "password": "--password", "expiredate": "--expiredate"}.items():
-        if options.get(name) not in (None, "") or (name == "description" and name in options):
+        is_said = options.get(name) is not None
+        if is_said and (options[name] != "" or name in ("description", "password")):
             words += [flag, str(options[name])]
     return words
 

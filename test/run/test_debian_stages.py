@@ -165,7 +165,10 @@ def accounts(root: Place, minimum: list[Deb], *stages: dict[str, Any]) -> tuple[
 
 def test_users_are_made_and_changed(root: Place, minimum: list[Deb]) -> None:
     made = {"ops": {"uid": 1234, "keys": ["key one"], "key": "key two", "description": "O P"}}
-    changed = {"ops": {"shell": "/bin/bash", "groups": ["users"], "password": "$6$x"}}
+    changed = {
+        "ops": {"shell": "/bin/bash", "groups": ["users"], "password": "$6$x"},
+        "root": {"password": ""},
+    }
     groups = {"groups": {"groups": {"web": {"gid": 2000.0}}}}
     code, message = accounts(
         root, minimum, groups, {"users": {"users": made}}, {"users": {"users": changed}}
@@ -175,6 +178,7 @@ def test_users_are_made_and_changed(root: Place, minimum: list[Deb]) -> None:
     assert read[-1] == "ops:x:1234:1234:O P:/home/ops:/bin/bash"
     assert "web:x:2000:" in (root.output / "etc/group").read_text()
     assert f"ops:$6$x:{EPOCH // 86400}:" in (root.output / "etc/shadow").read_text()
+    assert "\nroot::" in "\n" + (root.output / "etc/shadow").read_text()
     keys = root.output / "home/ops/.ssh/authorized_keys"
     assert keys.read_text() == "key one\nkey two\n"
     assert (keys.stat().st_uid, keys.stat().st_mode & 0o777) == (1234, 0o600)
