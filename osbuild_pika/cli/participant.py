@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,14 +122,15 @@ def spool(directory: str, once: bool, **given: Any) -> None:
 
     Write NAME.json elsewhere on the same file system and rename it to DIR/in/NAME.json; the
     answer is DIR/out/NAME.json. DIR/in/NAME.cancel cancels it. A workitem in hand is gone on with
-    after an interruption, even a kill.
+    after an interruption, even a kill. SIGUSR1: finish what is in hand, then end.
 
-    Exits 0 with --once when all are answered, 3 if DIR cannot be written, 75 if another
+    Exits 0 after SIGUSR1, and with --once when all are answered, 3 if DIR cannot be written, 75 if another
     participant has it, 130 and 143 when interrupted.
     """
     from osbuild_pika.participant import spool as spools
 
     handler = _handler(directory, given)
+    signal.signal(signal.SIGUSR1, lambda *_: handler.handle_lifecycle_control("stop"))
     with _explained(directory), spools.opened(os.path.abspath(directory), handler, say) as opened:
         say(f"spool {os.path.abspath(directory)}")
         opened.run(once)

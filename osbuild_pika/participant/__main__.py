@@ -29,6 +29,7 @@ from osbuild_pika.participant.workitem import Outcome
 
 def main(fd: int, front_end: Convert = convert) -> int:
     """Do the order on stdin. Returns the exit code: 0 if there is an answer."""
+    os.umask(0o022)  # what is published is for everybody
     signal.signal(signal.SIGTERM, _cancel)
     signal.signal(signal.SIGINT, _stop)
     order = json.loads(sys.stdin.buffer.readline())

@@ -7,10 +7,12 @@ that has been built is answered from what is published.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from osbuild_pika import pipeline, results
@@ -145,9 +147,10 @@ class _Work:
             place.note("IN QUEUE", "accepted")
             with open(place.log, "a", encoding="utf-8", errors="replace") as log:
                 artifacts = _Builder(place, self._site, log, self._begin).build(definition)
-            place.publish(artifacts)
-            outcome = self._built(place, artifacts, report)
-            place.end(outcome, artifacts)
+            with _undisturbed():
+                place.publish(artifacts)
+                outcome = self._built(place, artifacts, report)
+                place.end(outcome, artifacts)
         except CancelledError:
             outcome = self._ended(place, Outcome(ExitCode.TERMINATED, "cancelled"), report)
         except (PikaError, LifecycleError, OSError) as error:
@@ -178,6 +181,19 @@ class _Work:
         return dataclasses.replace(
             outcome, report=outcome.report or report, logfile_url=url, files_url=place.url("")
         )
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Inside the block it is too late to cancel: what has been built is told."""
+    before = {number: signal.getsignal(number) for number in pipeline.SIGNALS}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _facts(request: Request) -> Json:

@@ -23,6 +23,7 @@ from osbuild_pika.errors import ExitCode, PikaError, describe_status
 from osbuild_pika.participant import request as requests
 from osbuild_pika.participant import workitem as workitems
 from osbuild_pika.participant.notify import Notify
+from osbuild_pika.participant.request import BusyError
 from osbuild_pika.participant.site import Site
 from osbuild_pika.participant.workitem import Json, Outcome
 
@@ -58,7 +59,12 @@ class ParticipantHandler:
         self._kill_at: float | None = None
 
     def handle_wi(self, wid: Any, tick: Callable[[], None] = lambda: None) -> Json:
-        """Build what a workitem asks for; returns the workitem as it goes out."""
+        """Build what a workitem asks for; returns the workitem as it goes out.
+
+        Raises BusyError if we were told to stop, or have one in hand: then nothing was done.
+        """
+        if self.is_stopped:
+            raise BusyError("the participant is stopped: it takes no more")
         self.push_img_status("IN QUEUE", workitems.told(wid))
         return self.answer(wid, tick).workitem
 
@@ -66,7 +72,8 @@ class ParticipantHandler:
         """As handle_wi, of one that is in the queue already. tick: is called some times a second.
 
         What interrupts us, KeyboardInterrupt and SystemExit, ends the process of the workitem,
-        whose request can then be gone on with. Raises OSError if no process can be started.
+        whose request can then be gone on with. Raises BusyError if we have one in hand; OSError if
+        no process can be started.
         """
         reading, writing = os.pipe()
         try:
@@ -109,6 +116,8 @@ class ParticipantHandler:
         inherited = os.environ.get("PYTHONPATH")
         path = [str(Path(__file__).parents[2]), *([inherited] if inherited else [])]
         with self._lock:
+            if self._job is not None:
+                raise BusyError("the participant has a workitem in hand")
             self._kill_at = None
             self._job = subprocess.Popen(
                 [*self._command, str(fd)],

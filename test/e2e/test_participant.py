@@ -95,7 +95,8 @@ def guest(answer: Answer, daemon: Path) -> tuple[Path, str]:
     """The daemon, and the name of a guest of the fetched image that has booted."""
     private_incus.incus(daemon, "image", "import", str(answer.file), "--alias", "web")
     private_incus.incus(daemon, "launch", "web", "w1")
-    inside((daemon, "w1"), "sh", "-c", "until test -d /run/systemd/system; do sleep 0.1; done")
+    bus = "/run/dbus/system_bus_socket"
+    inside((daemon, "w1"), "sh", "-c", f"until test -S {bus}; do sleep 0.1; done")
     return daemon, "w1"
 
 

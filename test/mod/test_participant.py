@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from osbuild_pika.datadir import data_folder
 from osbuild_pika.errors import ExitCode, HostError, InputError
 from osbuild_pika.participant import build, notify, options, serve, site, workitem
 from osbuild_pika.participant.handler import ParticipantHandler
+from osbuild_pika.participant.request import BusyError
 from osbuild_pika.participant.site import Site
 from osbuild_pika.participant.workitem import Outcome
 
@@ -315,6 +318,32 @@ def test_who_cannot_be_told_is_said_and_changes_nothing() -> None:
     assert len(said) == 3
 
 
+def test_a_url_is_posted_the_status() -> None:
+    got: list[tuple[str, Any]] = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.headers["Content-Type"], json.loads(body)))
+            self.send_response(204 if self.path == "/good" else 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    said: list[str] = []
+    with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        for path in ("good", "bad"):
+            url = f"http://127.0.0.1:{server.server_port}/{path}"
+            notify.notifier((), url, said.append)("ERROR", {"error": "no"})
+        server.shutdown()
+        thread.join()
+    assert got[0] == ("application/json", {"status": "ERROR", "image": {"error": "no"}})
+    assert [each.rpartition(": ")[2] for each in said] == ["answered 500"]
+
+
 def test_a_command_is_given_the_status_in_no_shell(tmp_path: Path) -> None:
     words = ("tee", str(tmp_path / "a; b"))
     notify.notifier(words, None, pytest.fail)("IN QUEUE", {"image_id": "i1"})
@@ -325,7 +354,8 @@ def test_a_command_is_given_the_status_in_no_shell(tmp_path: Path) -> None:
 def test_a_handler_that_is_stopped_is_started_again(tmp_path: Path) -> None:
     handler = ParticipantHandler(site_of(tmp_path))
     handler.handle_lifecycle_control("stop")
-    assert handler.is_stopped
+    with pytest.raises(BusyError, match="is stopped"):
+        handler.handle_wi(wi())
     handler.handle_lifecycle_control("start")
     assert not handler.is_stopped
     handler.handle_wi_control("cancel")  # nothing is in hand: nothing happens

@@ -187,6 +187,17 @@ def test_a_participant_that_is_asked_to_end_leaves_its_work_for_the_next(desk: D
     assert (done.returncode, desk.out("one")["result"]) == (0, True), done.stderr
 
 
+def test_a_participant_that_is_told_to_stop_ends_what_it_has_and_takes_no_more(desk: Desk) -> None:
+    desk.drop("one", desk.workitem("i1", "echo at work; sleep 2"))
+    desk.drop("two", desk.workitem("i2"))
+    with desk.participant() as process:
+        builds.wait_for(lambda: desk.says("i1", "at work"), 60)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(60) == 0
+    assert desk.out("one")["result"] is True
+    assert os.listdir(desk.directory / "in") == ["two.json"]
+
+
 def test_a_build_whose_process_is_killed_is_an_error(desk: Desk) -> None:
     desk.drop("one", desk.workitem("i1", LONG))
     with desk.participant() as process:

@@ -37,7 +37,9 @@ def test_only_the_command_line_ends_the_process() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "os._exit")
     ]
-    # Command lines of their own: both of a guest, what a sandbox runs, the build process.
+    # Command lines of their own: both of a guest, what a sandbox runs, the processes of a build
+    # and of a workitem.
     of_guests = ("lifecycle.py", "inside/guestreport.py")
-    programs = (*of_guests, "inside/report.py", "inside/stage.py", "engine/__main__.py")
+    of_sandboxes = ("inside/report.py", "inside/stage.py")
+    programs = (*of_guests, *of_sandboxes, "engine/__main__.py", "participant/__main__.py")
     assert {end.rpartition(":")[0] for end in ends} == {str(PACKAGE / name) for name in programs}
