@@ -124,8 +124,8 @@ def spool(directory: str, once: bool, **given: Any) -> None:
     answer is DIR/out/NAME.json. DIR/in/NAME.cancel cancels it. A workitem in hand is gone on with
     after an interruption, even a kill. SIGUSR1: finish what is in hand, then end.
 
-    Exits 0 after SIGUSR1, and with --once when all are answered, 3 if DIR cannot be written, 75 if another
-    participant has it, 130 and 143 when interrupted.
+    Exits 0 after SIGUSR1, and with --once when all are answered, 3 if DIR cannot be written, 75
+    if another participant has it, 130 and 143 when interrupted.
     """
     from osbuild_pika.participant import spool as spools
 
