@@ -14,7 +14,6 @@ from typing import Any
 
 from osbuild_pika.image.checking import did_you_mean
 from osbuild_pika.image.kickstart_draft import Draft
-from osbuild_pika.image.kickstart_rules import REFUSED
 from osbuild_pika.image.reading import shown
 from osbuild_pika.image.rules import is_hash
 
@@ -92,7 +91,7 @@ def _zone_problem(zone: str) -> str:
     if is_name and (not folders or any((each / zone).is_file() for each in folders)):
         return ""
     near = did_you_mean(zone, sorted(zoneinfo.available_timezones())) if is_name else ""
-    return f"{shown(zone)} is no time zone{near}: write one such as Europe/Berlin or UTC"
+    return f"{shown(zone)} is no time zone{near or ': write one such as Europe/Berlin'}"
 
 
 def timesource(draft: Draft, at: int, data: Data) -> None:
@@ -231,10 +230,7 @@ def services(draft: Draft, at: int, data: Data) -> None:
 
 
 def post(draft: Draft, at: int, data: Data) -> None:
-    """A %post: data has its body, interpreter, log, is_fatal, is_outside."""
-    if data["is_outside"]:
-        draft.refuse(at, "%post --nochroot", REFUSED["%post --nochroot"])
-        return
+    """A %post: data has its body, interpreter, log, is_fatal."""
     script = str(data["body"])
     if not script.strip():
         draft.note(at, "empty")

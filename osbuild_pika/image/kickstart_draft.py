@@ -51,6 +51,11 @@ class Draft:
             self.note(at, note)
 
     def note(self, at: int, note: str) -> None:
+        """Add to what is told of a line; of one with an error only that is told."""
+        if self._verdicts.get(at, ("", ""))[1] != ERROR:
+            self._tell(at, note)
+
+    def _tell(self, at: int, note: str) -> None:
         notes = self._notes.setdefault(at, [])
         if note not in notes:
             notes.append(note)
@@ -61,14 +66,14 @@ class Draft:
         if known[1] != ERROR:
             self._notes[at] = []
         self._verdicts[at] = (known[0] or command, ERROR)
-        self.note(at, note)
+        self._tell(at, note)
 
     def refuse(self, at: int, command: str, why: str) -> None:
         """Refuse a command, or leave it out with a warning if that is allowed."""
         if command in self._allowed:
             self.judge(at, command, WARNING, f"left out, as --allow-unsupported says: {why}")
         else:
-            self.fault(at, f"{why}; or leave it out: --allow-unsupported '{command}'", command)
+            self.fault(at, f"{why} (--allow-unsupported '{command}' leaves it out)", command)
 
     def ignore(self, at: int, command: str, why: str) -> None:
         self.judge(at, command, IGNORED, why)

@@ -14,7 +14,8 @@ from osbuild_pika.image.rules import url_problems
 Data = Mapping[str, Any]
 _APT_LINE = re.compile(r"deb(?:-src)? +(?:\[[^\]]*\] +)?(\S+) +(\S+)((?: +\S+)*) *")
 _DISTS = re.compile(r"(.*?)/dists/([^/]+)(?:/([^/]+))?(?:/.*)?")
-_POCKET = re.compile(r"[-/](updates|security|backports|proposed)$")
+_SUITE = re.compile(r"[a-z][a-z0-9.-]{0,40}")
+_POCKET = re.compile(r"-(updates|security|backports|proposed)$")
 _FOR_RPM = re.compile(r"\$releasever|\$basearch|@[A-Z_]+@|/os/?$|/os/|/repodata|/packages/?$")
 _OPTIONS = {  # of %packages: pykickstart's name -> what is to be said if it is given
     "excludeDocs": "--excludedocs: documentation stays, or exclude the packages *-doc",
@@ -108,6 +109,9 @@ def _mirror(draft: Draft, at: int, given: str, is_main: bool) -> None:
         return
     if problems := url_problems(uri, is_snapshot=False):
         draft.fault(at, f"{shown(uri)}: {problems[0]}: correct it")
+        return
+    if suite and not _SUITE.fullmatch(suite):
+        draft.fault(at, f"{shown(suite)} is no suite such as bookworm: correct it")
         return
     mirror: dict[str, Any] = {"url": uri}
     if suite:

@@ -41,7 +41,7 @@ IGNORED: Mapping[str, str] = {
     "%addon": _INSTALLER,
     "%anaconda": _INSTALLER,
     "%attachment": "an image is all that is published: put files in by %post",
-    "%pack": "outputs are packed as --type says: change the tree in %post",
+    "%pack": "outputs are packed as they are: change the tree in %post",
 }
 # An image without them would not be what was meant: refused, unless allowed by name.
 REFUSED: Mapping[str, str] = {

@@ -63,10 +63,15 @@ class Item(NamedTuple):
 
 
 class Expanded(NamedTuple):
-    """All lines of a kickstart with its includes, and what is wrong with them."""
+    """All lines of a kickstart with its includes.
+
+    faults: why it is no text that is read on. refused: includes that are not followed: the index
+    of the line, which is empty, the command, and why.
+    """
 
     lines: tuple[Line, ...]
     faults: tuple[Entry, ...]
+    refused: tuple[tuple[int, str, str], ...]
 
 
 def expand(text: str, name: str, include_root: str | None) -> Expanded:
@@ -79,7 +84,7 @@ def expand(text: str, name: str, include_root: str | None) -> Expanded:
         raise InputError(f"--include-root {shown(include_root)}: there is no such directory")
     reader = _Reader(include_root)
     reader.take(text, name, 0)
-    return Expanded(tuple(reader.lines), tuple(reader.faults))
+    return Expanded(tuple(reader.lines), tuple(reader.faults), tuple(reader.refused))
 
 
 class _Reader:
@@ -88,6 +93,7 @@ class _Reader:
     def __init__(self, include_root: str | None) -> None:
         self.lines: list[Line] = []
         self.faults: list[Entry] = []
+        self.refused: list[tuple[int, str, str]] = []
         self._root = include_root
         self._bytes_left = MAX_BYTES
         self._includes = 0
@@ -95,17 +101,17 @@ class _Reader:
     def take(self, text: str, file: str, depth: int) -> None:
         self._bytes_left -= len(text.encode("utf-8", "replace"))
         if self._bytes_left < 0:
-            self._fault(file, 1, "", f"is larger than {MAX_BYTES} bytes: take out what is no text")
+            self._fault(file, 1, f"is larger than {MAX_BYTES} bytes: take out what is no text")
             return
         lines = text.replace("\r\n", "\n").split("\n")
         if len(self.lines) + len(lines) > MAX_LINES:
-            self._fault(file, 1, "", f"has more than {MAX_LINES} lines: shorten it")
+            self._fault(file, 1, f"has more than {MAX_LINES} lines: shorten it")
             return
         for number, line in enumerate(lines, 1):
             odd = _CONTROL.search(line)
             if odd is not None:  # one line for the whole file: it is no text at all
                 what = f"a control character (U+{ord(odd[0]):04X}): remove it"
-                self._fault(file, number, "", what)
+                self._fault(file, number, what)
                 return
         for number, line in enumerate(lines, 1):
             if line.lstrip().startswith(INCLUDES) and line.split()[0] in INCLUDES:
@@ -113,8 +119,8 @@ class _Reader:
             else:
                 self.lines.append(Line(file, number, line))
 
-    def _fault(self, file: str, number: int, command: str, what: str) -> None:
-        self.faults.append(entry((file, number), command, ERROR, what))
+    def _fault(self, file: str, number: int, what: str) -> None:
+        self.faults.append(entry((file, number), "", ERROR, what))
 
     def _include(self, line: Line, depth: int) -> None:
         command, *names = _words(line.text)[0] or (line.text.split()[0],)
@@ -128,8 +134,8 @@ class _Reader:
                 raise InputError(f"{shown(names[0])}: more than {MAX_INCLUDES} includes")
             text = self._read(names[0])
         except InputError as error:
-            if self._includes <= MAX_INCLUDES + 1:
-                self._fault(line.file, line.number, command, str(error))
+            self.refused.append((len(self.lines), command, str(error)))
+            self.lines.append(line._replace(text=""))
             return
         self.take(text, names[0], depth + 1)
 
