@@ -173,9 +173,11 @@ class _Work:
 
     def _ended(self, place: Place, outcome: Outcome, report: Any) -> Outcome:
         place.remove_image()
-        lines = outcome.lines or (outcome.error,)
-        with open(place.log, "a", encoding="utf-8", errors="replace") as log:
-            log.writelines(f"osbuild-pika: error: {line}\n" for line in lines)
+        with contextlib.suppress(OSError):  # the disk may be full: the end is told all the same
+            with open(place.log, "a", encoding="utf-8", errors="replace") as log:
+                for line in outcome.lines or (outcome.error,):
+                    log.write(f"osbuild-pika: error: {line}\n")
+            place.list_files()
         place.end(outcome)
         url = place.url(os.path.basename(place.log))
         return dataclasses.replace(

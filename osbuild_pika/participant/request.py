@@ -184,8 +184,19 @@ class Place:
         """Write what tells of the image. artifacts: with their `file` from the directory."""
         listed = [{**each, "url": self.url(*each["file"].split("/"))} for each in artifacts]
         replace(self.path("artifacts.json"), json.dumps(listed, indent=2).encode() + b"\n")
+        self.list_files(listed)
+
+    def list_files(self, listed: Sequence[dict[str, Any]] = ()) -> None:
+        """Write the page of all files. listed: the artifacts."""
         log = os.path.basename(self.log)
-        others = ("artifacts.json", "report.json", log, "status.json", "events.jsonl")
+        others = (
+            "artifacts.json",
+            "report.json",
+            log,
+            "status.json",
+            "events.jsonl",
+            "result.json",
+        )
         rows = [
             (each["file"], f"{each['size_bytes']} bytes, sha256 {each['sha256']}")
             for each in listed
@@ -195,7 +206,7 @@ class Place:
         lines = "\n".join(
             f'<li><a href="{html.escape(file)}">{html.escape(file)}</a> {html.escape(more)}</li>'
             for file, more in rows
-            if os.path.exists(self.path(file))
+            if file == "result.json" or os.path.exists(self.path(file))  # it comes right after
         )
         page = (
             f"<!doctype html>\n<meta charset=utf-8>\n<title>{name}</title>\n<ul>\n{lines}\n</ul>\n"
@@ -244,7 +255,12 @@ def replace(path: str, content: bytes) -> None:
 
 
 def end_lost(site: Site, request: Request, outcome: Outcome) -> None:
-    """Record the end of a request whose process died. Raises PikaError, OSError."""
+    """Record the end of a request whose process died. Raises PikaError, OSError.
+
+    Nothing is made for one that had not begun: it has taken no image_id.
+    """
+    if not os.path.exists(Place(site, request).path(".request.json")):
+        return
     with held(site, request) as place:
         place.claim()
         place.end_build()

@@ -166,7 +166,7 @@ def _request(image: Mapping[str, Any], chosen: Options) -> Request:
         image_type=image["image_type"],
         name=image["name"],
         release=image.get("release") or "",
-        arch=_architecture(image.get("arch")) or "",
+        arch=architecture(image.get("arch")) or "",
         options=chosen,
     )
 
@@ -204,13 +204,13 @@ def _texts(image: Mapping[str, Any]) -> list[str]:
     is_release = isinstance(release, str) and _RELEASE.fullmatch(release)
     if release not in (None, "") and not is_release:
         faults.append(f"image.release: {shown(release)} is no release such as 12.1")
-    if arch not in (None, "") and _architecture(arch) is None:
+    if arch not in (None, "") and architecture(arch) is None:
         known = ", ".join(ARCHITECTURES.values())
         faults.append(f"image.arch: {shown(arch)} is none of {known}")
     return faults
 
 
-def _architecture(given: object) -> str | None:
+def architecture(given: object) -> str | None:
     """Debian's name of an architecture, from it or from the kernel's."""
     if not isinstance(given, str):
         return None

@@ -197,7 +197,7 @@ def test_the_schema_refuses_what_is_no_name(key: str, name: Any) -> None:
 def test_the_schema_names_the_types_and_architectures_of_the_code() -> None:
     known = SCHEMA["$defs"]["image"]["properties"]
     assert known["image_type"]["enum"] == list(workitem.TYPES)
-    assert all(workitem._architecture(each) for each in known["arch"]["enum"] if each)
+    assert all(workitem.architecture(each) for each in known["arch"]["enum"] if each)
     Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -238,6 +238,30 @@ def test_a_kickstart_that_is_refused_is_answered_with_all_lines(tmp_path: Path) 
     answer = build.build_image(wi(), site_of(tmp_path), lambda *_: None, front_end)
     image = answer["fields"]["image"]
     assert image["msg"] == {"lines": ["line 1: a\ufffd", "line 2: b"], "report": {"converted": "r"}}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%include /etc/shadow",
+        "%include http://127.0.0.1:1/x.ks",
+        "%ksappend ../../etc/passwd",
+        "user --name='; reboot'",
+        "%pre\nid\n%end",
+        "raid / --device=md0",
+        "\u202e",
+    ],
+    ids=ascii,
+)
+def test_a_hostile_kickstart_is_answered_in_lines(line: str, tmp_path: Path) -> None:
+    pytest.importorskip("pykickstart")
+    answer = build.build_image(wi(kickstart=f"lang C.UTF-8\n{line}\n"), site_of(tmp_path))
+    image = answer["fields"]["image"]
+    assert image["error"]
+    assert [each for each in image["msg"]["lines"] if "little:2: " in each], image["msg"]
+    assert all(each.isprintable() for each in image["msg"]["lines"])
+    assert image["msg"]["report"]["counts"]["error"] > 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +143,24 @@ def test_a_participant_that_is_killed_goes_on_and_ends_once(desk: Desk) -> None:
     assert os.listdir(desk.directory / "work") == []
 
 
+def test_a_participant_that_is_killed_at_any_moment_ends_its_work_once(desk: Desk) -> None:
+    names = [f"w{number}" for number in range(3)]
+    for name in names:
+        desk.drop(name, desk.workitem(f"i-{name}", greeting=name))
+    chance = random.Random(6)
+    for _ in range(8):
+        with desk.participant():  # killed at the end of the block
+            time.sleep(chance.uniform(0.2, 4))
+    done = desk.spool()
+    assert done.returncode == 0, done.stderr
+    assert [desk.out(name)["image"]["error"] for name in names] == [None] * len(names)
+    for name in names:
+        events = (desk.place(f"i-{name}") / "events.jsonl").read_text()
+        assert events.count('"kind":"completed"') == 1
+        assert verify(desk.place(f"i-{name}")).faults == ()
+    assert os.listdir(desk.directory / "in") == os.listdir(desk.directory / "work") == []
+
+
 def test_a_cancelled_build_ends_soon_with_an_error_and_no_image(desk: Desk) -> None:
     desk.drop("one", desk.workitem("i1", LONG))
     desk.drop("two", desk.workitem("i2", LONG))
@@ -216,6 +236,7 @@ def test_a_build_that_failed_is_told_and_may_be_tried_again(desk: Desk) -> None:
     assert "exited with status 3: because" in image["error"]
     assert image["logfile_url"].endswith("/i1/i1.log")
     assert desk.says("i1", "because")
+    assert "i1.log" in (desk.place("i1") / "index.html").read_text()
     desk.drop("again", desk.workitem("i1", "echo because; exit 3"))
     desk.spool()
     assert desk.out("again")["image"]["error"] == image["error"]
