@@ -125,6 +125,9 @@ def rootpw(draft: Draft, at: int, data: Data) -> None:
     password = _password(draft, at, data)
     if password is not None:
         draft.user("root", at)["password"] = password
+        if not password.startswith("!"):
+            draft.listed_in("lint", "allow", "root-password", at)
+            draft.note(at, "all instances share it: better `rootpw --lock` and `sshkey`")
     if data.get("allow_ssh"):
         path = "/etc/ssh/sshd_config.d/01-permitrootlogin.conf"
         draft.file(path, "PermitRootLogin yes\n", at)

@@ -97,6 +97,7 @@ def test_time_has_a_zone_and_servers() -> None:
 def test_root_has_a_password_or_is_locked(line: str, password: str) -> None:
     (root,) = made(line).users
     assert (root.name, root.password) == ("root", password)
+    assert made(line).allowed == (() if password.startswith("!") else ("root-password",))
 
 
 @pytest.mark.parametrize(
