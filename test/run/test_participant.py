@@ -156,7 +156,7 @@ def test_a_participant_that_is_killed_at_any_moment_ends_its_work_once(desk: Des
     assert [desk.out(name)["image"]["error"] for name in names] == [None] * len(names)
     for name in names:
         events = (desk.place(f"i-{name}") / "events.jsonl").read_text()
-        assert events.count('"kind":"completed"') == 1
+        assert events.count('"kind": "completed"') == 1
         assert verify(desk.place(f"i-{name}")).faults == ()
     assert os.listdir(desk.directory / "in") == os.listdir(desk.directory / "work") == []
 
