@@ -122,6 +122,9 @@ def _mask_timesync(draft: Draft, at: int) -> None:
 
 
 def rootpw(draft: Draft, at: int, data: Data) -> None:
+    if not data.get("password") and not data.get("lock"):
+        draft.fault(at, "an empty password lets anybody in: give a hash, or --lock")
+        return
     password = _password(draft, at, data)
     if password is not None:
         draft.user("root", at)["password"] = password

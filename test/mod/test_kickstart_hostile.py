@@ -67,6 +67,7 @@ HOSTILE = {
     "apt line": "repo --name=a --baseurl='deb file:/// x main'",
     "suite": "url --url=http://m.example/debian/dists/..%2f/main",
     "id": "user --name=a --uid=99999999999999999999",
+    "no password": "rootpw ''",
     "negative id": "user --name=a --uid=-1",
 }  # fmt: skip
 

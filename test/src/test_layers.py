@@ -88,3 +88,8 @@ def test_what_runs_in_guests_needs_the_standard_library_only(path: Path) -> None
 
 def test_the_upstream_name_on_the_index_is_never_imported() -> None:
     assert not [path for path in MODULES if {"osbuild"} & {n.split(".")[0] for n in imports(path)}]
+
+
+def test_what_is_under_the_gpl_is_imported_by_one_file_only() -> None:
+    found = [path for path in MODULES if "pykickstart" in {n.split(".")[0] for n in imports(path)}]
+    assert found == [PACKAGE / "image/kickstart.py"]
