@@ -10,7 +10,7 @@ TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkf
 	openssl:openssl setpriv:util-linux ip:iproute2 apt-ftparchive:apt-utils dpkg-deb:dpkg \
 	gpg:gpg gpgv:gpgv setcap:libcap2-bin setfacl:acl bzip2:bzip2 lz4:lz4 taskset:util-linux \
 	mmdebstrap:mmdebstrap busybox:busybox-static faketime:faketime dnsmasq:dnsmasq-base \
-	curl:curl
+	curl:curl s6-svscan:s6 execlineb:execline
 DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools \
 	mmdebstrap:mmdebstrap apt-ftparchive:apt-utils zstd:zstd
 

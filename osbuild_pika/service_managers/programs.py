@@ -1,0 +1,44 @@
+"""The one place that starts a service manager's programs. Tests put a recorder in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+
+MORE_PLACES = "/command"  # where s6-overlay has its programs, and its services' PATH begins
+MISSING = 127  # as of a shell
+
+# What became of a program. returncode: as of subprocess; None: it was ended at its time limit.
+Done = namedtuple("Done", "returncode stdout stderr")
+# command, time limit in seconds -> what became of it
+Runner = Callable[[Sequence[str], float], Done]
+
+
+def find(name: str) -> str | None:
+    """Where a program is: on PATH, or where s6-overlay has it."""
+    places = os.environ.get("PATH", os.defpath)
+    return shutil.which(name, path=f"{places}:{MORE_PLACES}")
+
+
+def run(command: Sequence[str], timeout_s: float) -> Done:
+    """Run a program to its end. Raises nothing that depends on the program."""
+    program = find(command[0])
+    if program is None:
+        return Done(MISSING, "", f"{command[0]} is not on PATH, nor in {MORE_PLACES}: install it")
+    try:
+        done = subprocess.run(
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        return Done(None, "", (error.stderr or b"").decode(errors="replace"))
+    except OSError as error:
+        return Done(MISSING, "", f"{program}: {error.strerror}")
+    out, err = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+    return Done(done.returncode, out, err)
