@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
@@ -24,6 +25,10 @@ MAX_NOTIFY_FD = 1023  # what a descriptor can be without raising limits
 _PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LAST_WORDS = 300  # characters of a program's stderr that a message repeats
+
+# How a service is. is_wanted: it is started again when it ends. exit_code, signal: how its last
+# process ended, None while it runs or if it did not end so. since_s: how long it is up, or down.
+State = namedtuple("State", "is_up is_wanted is_ready pid exit_code signal since_s")
 
 
 @runtime_checkable

@@ -23,10 +23,10 @@ from osbuild_pika.service_managers.base import (
     NotRegisteredError,
     S6Error,
     ServiceError,
+    State,
     validate_profile_name,
 )
 from osbuild_pika.service_managers.desired import Desired, Service
-from osbuild_pika.service_managers.s6_calls import State
 
 SCAN_DIRECTORY = "/run/service"
 SCAN_VARIABLE = "OSBUILD_PIKA_SCAN_DIRECTORY"

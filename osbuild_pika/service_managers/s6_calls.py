@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import namedtuple
 from collections.abc import Callable
 
 from osbuild_pika.service_managers import programs
-from osbuild_pika.service_managers.base import CommandError
+from osbuild_pika.service_managers.base import CommandError, State
 from osbuild_pika.service_managers.programs import Done, Runner
 
 _LOOK_S = 0.02  # between two looks at what s6 tells nobody
@@ -18,9 +17,6 @@ _MARGIN_S = 5  # for what has a limit of its own
 _NOT_SUPERVISED = 1  # says s6-svstat
 _FIELDS = "up,wantedup,ready,pid,exitcode,signum,updownfor"
 
-# What s6-supervise knows of a service. exit_code, signal: how its last process ended, None while
-# it runs or if it did not end so. since_s: how long it has been up, or down.
-State = namedtuple("State", "is_up is_wanted is_ready pid exit_code signal since_s")
 NOT_SUPERVISED = State(False, False, False, None, None, None, 0)
 
 

@@ -1,0 +1,102 @@
+"""`osbuild-pika service` as a user sees it, on a real s6-svscan."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+from s6_trees import FOREVER, USER, Tree, tree_of
+
+from osbuild_pika.cli.verbs import osbuild_pika
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: run as root"),
+    pytest.mark.skipif(shutil.which("s6-svscan") is None, reason="install Debian's s6"),
+]
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    with tree_of("root", "root") as tree:
+        yield tree
+
+
+@pytest.fixture
+def call(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("OSBUILD_PIKA_SCAN_DIRECTORY", str(tree.scan))
+    monkeypatch.setenv("OSBUILD_PIKA_SERVICE_LOGS", str(tree.logs))
+    tree.end_svscan()
+    tree.start_svscan()
+
+    def call(verb: str, *words: str) -> Result:
+        given = ["service", verb, "--state", str(tree.state), *words]
+        return CliRunner().invoke(osbuild_pika, given)
+
+    return call
+
+
+def test_a_service_from_its_registration_to_its_end(call: Call, tree: Tree) -> None:
+    done = call("register", "web", "--env", "A=b=c", "--no-start", "--", *FOREVER)
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        *(0, "", "osbuild-pika: web: registered, down\n"),
+    )
+    assert call("status", "web").exit_code == 1
+    for verb, is_up in (("start", True), ("restart", True), ("stop", False), ("start", True)):
+        assert call(verb, "web").exit_code == 0
+        (state,) = json.loads(call("status", "web", "--format", "json").stdout)["services"]
+        assert (state["profile"], state["is_up"], state["pid"] is not None) == ("web", is_up, is_up)
+    assert call("list").stdout == "web\n"
+    assert json.loads(call("list", "--format", "json").stdout) == {"profiles": ["web"]}
+    heads, row = call("status").stdout.splitlines()
+    assert (heads.split()[:2], row.split()[:2]) == (["PROFILE", "STATE"], ["web", "up"])
+    assert call("unregister", "web").exit_code == 0
+    assert (call("list").stdout, tree.left(), tree.processes()) == ("", [], [])
+
+
+def test_what_is_wrong_is_one_line_and_an_exit_code(call: Call) -> None:
+    assert call("register", "web", "--", *FOREVER).exit_code == 0
+    cases = [
+        (2, "web: a service of that name", ("register", "web", "--", "true")),
+        (2, "'A B' is no name of a profile", ("register", "A B", "--", "true")),
+        (2, "want KEY=VALUE", ("register", "x", "--env", "A", "--", "true")),
+        (2, "'1' is no name of an environment", ("register", "x", "--env", "1=a", "--", "true")),
+        (2, "a descriptor from 3", ("register", "x", "--notify", "1", "--", "true")),
+        (2, "no such group", ("register", "x", "--operators", "nogroup-x", "--", "true")),
+        (2, "no such user", ("register", "x", "--user", "nouser-x", "--", "true")),
+        (2, "register it: osbuild-pika service register x -- COMMAND", ("start", "x")),
+    ]
+    for code, words, command in cases:
+        done = call(*command)
+        assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (code, "", 1), command
+        assert words in done.stderr
+
+
+def test_a_boot_is_told_line_by_line(call: Call, tree: Tree) -> None:
+    given = ("--user", USER, "--operators", USER)
+    assert call("register", "web", *given, "--", *FOREVER).exit_code == 0
+    tree.end_svscan()
+    shutil.rmtree(tree.scan)
+    tree.scan.mkdir()
+    tree.start_svscan()
+    (tree.state / "bad.json").write_text("{")
+    done = call("reconcile")
+    assert (done.exit_code, done.stdout) == (1, "web: registered\n")
+    assert done.stderr.startswith("osbuild-pika: error: bad: what is kept of it is damaged")
+    assert json.loads(call("reconcile", "--format", "json").stdout)["registered"] == []
+    assert call("status", "web").exit_code == 0
+
+
+def test_a_machine_without_a_service_manager_says_so(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OSBUILD_PIKA_SCAN_DIRECTORY")
+    monkeypatch.setattr("osbuild_pika.service_managers.base.detect_service_manager", lambda: "none")
+    done = call("list")
+    assert (done.exit_code, done.stderr) == (
+        *(3, "osbuild-pika: error: no supported service manager detected\n"),
+    )
