@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from osbuild_pika.image.kickstart_draft import Draft
 from osbuild_pika.image.kickstart_report import ERROR, KickstartError, Report, entry, refused
 from osbuild_pika.image.kickstart_report import HONOURED as YES
 from osbuild_pika.image.kickstart_rules import HONOURED, IGNORED, REFUSED, SECRET
-from osbuild_pika.image.kickstart_text import MAX_BYTES, Item, Line, expand, split
+from osbuild_pika.image.kickstart_text import MAX_BYTES, MAX_ITEMS, Item, Line, expand, split
 from osbuild_pika.image.reading import shown
 from osbuild_pika.text import one_line
 
@@ -90,7 +91,10 @@ def convert(
     expanded = expand(text, one_line(name, 60), include_root)
     if expanded.faults:
         raise refused(name, expanded.faults)
-    items = tuple(split(expanded.lines))
+    items = tuple(islice(split(expanded.lines), MAX_ITEMS + 1))
+    if len(items) > MAX_ITEMS:
+        why = f"has more than {MAX_ITEMS} commands: shorten it"
+        raise refused(name, [entry(expanded.lines[items[-1].at].place, "", ERROR, why)])
     reading = _read(items, expanded.lines)
     draft = Draft(expanded.lines, allowed)
     for at, command, why in expanded.refused:

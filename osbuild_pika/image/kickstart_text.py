@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from osbuild_pika.image.reading import shown
 
 MAX_BYTES = 1024 * 1024  # with all that is included
 MAX_LINES = 20_000
+MAX_ITEMS = 1000  # commands and sections: each that is wrong is read by several versions
 MAX_COMMAND = 10_000  # characters of a line outside of scripts
 MAX_DEPTH = 8  # of includes in includes
 MAX_INCLUDES = 100
@@ -181,6 +183,7 @@ def _words(text: str) -> tuple[tuple[str, ...], str]:
 
 def split(lines: Sequence[Line]) -> Iterator[Item]:
     """The commands and sections of a kickstart, in order."""
+    marks = [index for index, line in enumerate(lines) if _is_mark(line.text)]
     at = 0
     while at < len(lines):
         text = lines[at].text.strip()
@@ -190,7 +193,7 @@ def split(lines: Sequence[Line]) -> Iterator[Item]:
         words, fault = _words(text)
         first = text.split()[0]
         if first.startswith("%") and first != "%end":
-            end, is_ended = _end(lines, at + 1)
+            end, is_ended = _end(lines, at + 1, marks)
             if first in SECTIONS or is_ended:
                 body = tuple((index, lines[index].text) for index in range(at + 1, end))
                 yield Item(at, words or (first,), body, is_ended, fault)
@@ -200,12 +203,16 @@ def split(lines: Sequence[Line]) -> Iterator[Item]:
         at += 1
 
 
-def _end(lines: Sequence[Line], start: int) -> tuple[int, bool]:
-    """Where a section's body ends, and whether %end does it; else another section, or the file."""
-    for index in range(start, len(lines)):
-        text = lines[index].text.lstrip()
-        if text.startswith("%"):
-            word = text.split()[0]
-            if word == "%end" or word in SECTIONS:
-                return index, word == "%end"
-    return len(lines), False
+def _end(lines: Sequence[Line], start: int, marks: Sequence[int]) -> tuple[int, bool]:
+    """Where a section's body ends, and whether %end does it; else another section, or the file.
+
+    marks: the indices of all lines that may do that.
+    """
+    place = bisect_left(marks, start)
+    if place == len(marks):
+        return len(lines), False
+    return marks[place], lines[marks[place]].text.split()[0] == "%end"
+
+
+def _is_mark(text: str) -> bool:
+    return text.lstrip().startswith("%") and text.split()[0] in ("%end", *SECTIONS)

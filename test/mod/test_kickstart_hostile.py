@@ -27,6 +27,8 @@ HOSTILE = {
     "half a character": "lang \ud800",
     "large": "#" * (1024 * 1024 + 1),
     "many lines": "\n" * 20_001,
+    "many commands": "bogus\n" * 19_999,
+    "many sections": "%x\n" * 19_999,
     "long line": "lang " + "x" * 10_001,
     "huge field": f"network --hostname={'a' * 9000}",
     "include": "%include /etc/shadow",
