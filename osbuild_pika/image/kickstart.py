@@ -91,10 +91,7 @@ def convert(
     expanded = expand(text, one_line(name, 60), include_root)
     if expanded.faults:
         raise refused(name, expanded.faults)
-    items = tuple(islice(split(expanded.lines), MAX_ITEMS + 1))
-    if len(items) > MAX_ITEMS:
-        why = f"has more than {MAX_ITEMS} commands: shorten it"
-        raise refused(name, [entry(expanded.lines[items[-1].at].place, "", ERROR, why)])
+    items = _items(name, expanded.lines)
     reading = _read(items, expanded.lines)
     draft = Draft(expanded.lines, allowed)
     for at, command, why in expanded.refused:
@@ -113,6 +110,15 @@ def convert(
     if definition is None or draft.is_refused:
         raise KickstartError(report)
     return Converted(definition, report)
+
+
+def _items(name: str, lines: Sequence[Line]) -> tuple[Item, ...]:
+    """Raises KickstartError if there are too many."""
+    items = tuple(islice(split(lines), MAX_ITEMS + 1))
+    if len(items) > MAX_ITEMS:
+        why = f"has more than {MAX_ITEMS} commands: shorten it"
+        raise refused(name, [entry(lines[items[-1].at].place, "", ERROR, why)])
+    return items
 
 
 def load(
