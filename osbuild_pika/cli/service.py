@@ -18,6 +18,7 @@ from osbuild_pika.text import one_line
 
 if TYPE_CHECKING:
     from osbuild_pika.service_managers.s6 import S6ServiceManager
+    from osbuild_pika.service_managers.systemd import SystemdServiceManager
 
 HEADS = ("PROFILE", "STATE", "WANTED", "READY", "PID", "ENDED", "SINCE")
 form = tables.form("table")
@@ -38,7 +39,13 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(file_okay=False),
         help="Where it is kept what is registered and is to run.",
     )
-    return scan(state(command))
+    units = click.option(
+        "--unit-directory",
+        metavar="DIR",
+        type=click.Path(file_okay=False),
+        help="Of systemd: lets register and unregister write unit files there.",
+    )
+    return scan(state(units(command)))
 
 
 @click.group()
@@ -123,8 +130,8 @@ def list_services(form: str, **where: Any) -> None:
 def register(name: str, command: tuple[str, ...], **given: Any) -> None:
     """Make a service known, and start it. If that fails nothing of it is left."""
     env = dict(_pair(text) for text in given["env"])
-    settings = {"user": given["user"], "operators": _gid(given["operators"])}
-    manager = _manager(given["scan_directory"], given["state"], **settings)
+    where = {key: given[key] for key in ("scan_directory", "state", "unit_directory", "user")}
+    manager = _manager(**where, operators=_gid(given["operators"]))
     is_started = not given["no_start"]
     manager.register(name, command, env=env, start_now=is_started, notify=given["notify"])
     say(f"{name}: registered, {'started' if is_started else 'down'}")
@@ -147,7 +154,12 @@ def reconcile(form: str, **where: Any) -> None:
 
     Exits 1 if a service could not be settled; the others are.
     """
-    done = _manager(**where).reconcile()
+    from osbuild_pika.service_managers.s6 import S6ServiceManager
+
+    manager = _manager(**where)
+    if not isinstance(manager, S6ServiceManager):
+        raise InputError("systemd starts by itself what is enabled: there is nothing to reconcile")
+    done = manager.reconcile()
     if form == "json":
         click.echo(json.dumps(done._asdict()))
     else:
@@ -160,18 +172,31 @@ def reconcile(form: str, **where: Any) -> None:
         click.get_current_context().exit(ExitCode.FAILED)
 
 
-def _manager(scan_directory: str | None, state: str | None, **settings: Any) -> S6ServiceManager:
+def _manager(
+    scan_directory: str | None,
+    state: str | None,
+    unit_directory: str | None,
+    user: str | None = None,
+    operators: int = -1,
+) -> S6ServiceManager | SystemdServiceManager:
     """The service manager that is meant: one that a scan directory names is s6.
 
-    Raises NoServiceManagerError.
+    Raises NoServiceManagerError, and InputError for what the found one has not.
     """
-    from osbuild_pika.service_managers import s6
+    from osbuild_pika.service_managers import s6, systemd
 
-    if not scan_directory and not os.environ.get(s6.SCAN_VARIABLE):
-        base.get_service_manager()
-    given = {"scan_directory": scan_directory, "state": state}
-    found = {key: os.path.abspath(path) for key, path in given.items() if path}
-    return s6.S6ServiceManager(s6.default_settings()._replace(**found, **settings))
+    is_s6 = scan_directory or os.environ.get(s6.SCAN_VARIABLE)
+    if is_s6 or base.get_service_manager().kind == "s6":
+        given = {"scan_directory": scan_directory, "state": state}
+        found = {key: os.path.abspath(path) for key, path in given.items() if path}
+        chosen = s6.default_settings()._replace(user=user, operators=operators, **found)
+        return s6.S6ServiceManager(chosen)
+    if state is not None or operators != -1:
+        raise InputError("--state and --operators are s6's; this machine has systemd")
+    directory = None if unit_directory is None else os.path.abspath(unit_directory)
+    return systemd.SystemdServiceManager(
+        systemd.default_settings()._replace(directory=directory, user=user)
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -235,5 +235,9 @@ def get_service_manager(kind: ServiceManagerKind | None = None) -> ServiceManage
         from osbuild_pika.service_managers.s6 import S6ServiceManager
 
         return S6ServiceManager()
+    if found == "systemd":
+        from osbuild_pika.service_managers.systemd import SystemdServiceManager
+
+        return SystemdServiceManager()
     known = "" if found == "none" else f": {found} is not supported yet"
     raise NoServiceManagerError(f"no supported service manager detected{known}")

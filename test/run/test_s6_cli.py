@@ -100,3 +100,17 @@ def test_a_machine_without_a_service_manager_says_so(
     assert (done.exit_code, done.stderr) == (
         *(3, "osbuild-pika: error: no supported service manager detected\n"),
     )
+
+
+def test_on_systemd_what_it_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OSBUILD_PIKA_SCAN_DIRECTORY", raising=False)
+    found = "osbuild_pika.service_managers.base.detect_service_manager"
+    monkeypatch.setattr(found, lambda: "systemd")
+    for words, code, text in (
+        (["reconcile"], 2, "nothing to reconcile"),
+        (["list", "--state", "/x"], 2, "are s6's"),
+        (["register", "web", "--", "true"], 3, "name a directory of unit files"),
+    ):
+        done = CliRunner().invoke(osbuild_pika, ["service", *words])
+        assert (done.exit_code, done.stderr.count("\n")) == (code, 1)
+        assert text in done.stderr
