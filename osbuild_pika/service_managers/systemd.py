@@ -23,6 +23,7 @@ from osbuild_pika.service_managers.base import (
     validate_profile_name,
 )
 
+PREFIX = f"{base.PREFIX}service-"  # guests have units of ours that are pika-cloud-*
 _SUFFIX = ".service"
 _PROPERTIES = (
     *("LoadState", "ActiveState", "MainPID", "ExecMainCode", "ExecMainStatus"),
@@ -41,7 +42,7 @@ Settings = namedtuple(
 
 def default_settings() -> Settings:
     """Settings of this user: root steers the system's manager."""
-    return Settings(os.geteuid() != 0, None, base.PREFIX, None, None, 60, 10)
+    return Settings(os.geteuid() != 0, None, PREFIX, None, None, 60, 10)
 
 
 class SystemdServiceManager:

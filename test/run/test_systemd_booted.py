@@ -53,7 +53,7 @@ try:
     other.register("refused", ("sleep", "9"))
 except base.CommandError as error:
     seen["refused"] = str(error)
-seen["left"] = sorted(name for name in os.listdir("{UNITS}") if name.startswith("pika-d"))
+seen["left"] = sorted(name for name in os.listdir("{UNITS}") if "pika-service-" in name)
 json.dump(seen, open("/run/seen", "w"))
 """
 
@@ -88,4 +88,4 @@ def test_a_service_lives_a_whole_life_under_systemd(seen: Any) -> None:
     assert "register it: osbuild-pika service register web" in seen["gone"]
     assert (seen["done"], seen["down"]) == (False, False)
     assert "refused: start failed with status 1" in seen["refused"]
-    assert seen["left"] == ["pika-done.service", "pika-down.service"]
+    assert seen["left"] == ["pika-service-done.service", "pika-service-down.service"]
