@@ -52,7 +52,7 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
 def service() -> None:
     """Register, start, stop and watch services, one for each profile.
 
-    NAME: the profile, such as default or web; the service manager knows it as pika-NAME.
+    NAME: the profile, such as default or web; docs/reference/services.md says more.
     Exits 0 if it is so, 1 if the service manager refused, 2 for a name that is not registered or
     cannot be, 3 if this machine has no service manager or lacks its programs, 124 if it took too
     long.
