@@ -23,6 +23,7 @@ from types import SimpleNamespace
 
 READY_S = 60
 STOP_S = 30
+DROP_S = 5
 DAEMONS = ("/usr/libexec/incus/incusd", "/usr/lib/incus/incusd", "/opt/incus/bin/incusd")
 PRESEED = b"""
 storage_pools: [{name: default, driver: dir}]
@@ -205,14 +206,30 @@ def _started(pid: int) -> int | None:
 
 
 def _drop_cgroups(instances: list[str]) -> None:
-    """Delete the control groups that a killed daemon leaves; those in use stay."""
+    """Delete the control groups that a killed daemon leaves; those in use stay.
+
+    What was killed may be in them for a moment yet; another Incus may have one of the same name.
+    """
     names = [f"lxc.{kind}.{each}" for each in instances for kind in KINDS]
     later = [f"{name}-[0-9]*" for name in names]  # beside one of the same name
-    for pattern in ("lxc.pivot", *names, *later):
-        for top in (*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}")):
-            for path, _, _ in os.walk(top, topdown=False):
-                with suppress(OSError):
-                    os.rmdir(path)
+    deadline = time.monotonic() + DROP_S
+    while _drop(*names, *later) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _drop("lxc.pivot")
+
+
+def _drop(*patterns: str) -> bool:
+    """Delete control groups. Returns whether some are left."""
+    found = [
+        top
+        for pattern in patterns
+        for top in (*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}"))
+    ]
+    for top in found:
+        for path, _, _ in os.walk(top, topdown=False):
+            with suppress(OSError):
+                os.rmdir(path)
+    return any(top.exists() for top in found)
 
 
 @contextmanager
