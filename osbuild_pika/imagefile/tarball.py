@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import tarfile
 import tempfile
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from fcntl import F_SETPIPE_SZ, fcntl
 from typing import IO, Any
 
+from osbuild_pika import wire
 from osbuild_pika.errors import HostError, InputError
 from osbuild_pika.imagefile.magic import TAR
 from osbuild_pika.inside import metadata as form
@@ -91,7 +91,7 @@ class _Pipe:
         pieces = []
         while size:
             left_s = self._deadline_s - time.monotonic()
-            if left_s <= 0 or not select.select([self._fd], [], [], left_s)[0]:
+            if left_s <= 0 or not wire.readable([self._fd], left_s):
                 raise _TooLong
             piece = os.read(self._fd, min(size, PIPE_BYTES))
             if not piece:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import tempfile
 
+from osbuild_pika import wire
 from osbuild_pika.inside.stage import StageError
 from osbuild_pika.inside.tools import pass_on
 
@@ -81,7 +81,7 @@ def _read(
     fd = output.fileno()
     while True:
         look(processes[0].pid)
-        if not select.select([fd], [], [], LOOK_EVERY_S)[0]:
+        if not wire.readable([fd], LOOK_EVERY_S):
             continue
         data = os.read(fd, PIPE_BYTES)
         if not data:
