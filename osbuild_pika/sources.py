@@ -214,10 +214,10 @@ def _get(cache: Cache, fill: Fill, checksum: str) -> str:
         return f"{ascii(checksum)[:160]} is no checksum"
     try:
         cache.get(checksum, fill)
+    except OSError as error:  # a full disk does not say of what; a file says it as upstream's does
+        return str(error) if error.filename else f"{cache.directory}: {error.strerror or error}"
     except PikaError as error:
         return str(error) or type(error).__name__
-    except OSError as error:
-        return f"{error.filename or cache.directory}: {error.strerror or error}"
     return ""
 
 
