@@ -89,6 +89,7 @@ def test_a_store_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
     module(tmp_path)
     (tmp_path / "store").write_text("a file")
     read(tmp_path, manifest()).keep()
+    assert (tmp_path / "store").read_text() == "a file"
 
 
 def test_not_more_than_some_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

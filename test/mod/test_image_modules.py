@@ -52,4 +52,5 @@ def test_a_manifest_is_right(text: str, is_snapshot: bool) -> None:
     sources = tuple(dataclasses.replace(each, is_snapshot=is_snapshot) for each in lock.sources)
     given = Local({"b": b"x"}, {"ops": "$6$a"}, b"key" if asked.keyring else None)
     made = manifest.make(asked, dataclasses.replace(lock, sources=sources), given)
-    load(json.dumps(made).encode(), standard(()))
+    loaded = load(json.dumps(made).encode(), standard(()))
+    assert [each.name for each in loaded.pipelines] == [each["name"] for each in made["pipelines"]]
