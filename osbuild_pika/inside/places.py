@@ -12,7 +12,7 @@ from osbuild_pika.inside.stage import StageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 MAX_LINKS = 40  # as Linux
@@ -72,6 +72,20 @@ def resolve(root: str | os.PathLike[str], path: str, follow: bool = True) -> str
     """
     if "\0" in path:
         raise StageError(f"{path!a}: a path has no NUL")
+
+    def target_of(name: str) -> str | None:
+        here = os.path.join(root, name)
+        return os.readlink(here) if os.path.islink(here) else None
+
+    return os.path.join(root, *walk(path, target_of, follow))
+
+
+def walk(path: str, target_of: Callable[[str], str | None], follow: bool = True) -> list[str]:
+    """The components of the name that a path leads to, links followed as if the tree were /.
+
+    target_of: where the link of a name (from the tree, without a slash before it) leads; None if
+    it is no link. follow: as of `resolve`. Raises StageError.
+    """
     waiting = path.split("/")[::-1]
     found: list[str] = []
     links = 0
@@ -82,18 +96,17 @@ def resolve(root: str | os.PathLike[str], path: str, follow: bool = True) -> str
         if part == "..":
             del found[-1:]
             continue
-        here = os.path.join(root, *found, part)
-        if not (waiting or follow) or not os.path.islink(here):
+        target = target_of("/".join([*found, part])) if waiting or follow else None
+        if target is None:
             found.append(part)
             continue
         links += 1
         if links > MAX_LINKS:
             raise StageError(f"{path}: too many links")
-        target = os.readlink(here)
         if target.startswith("/"):
             found = []
         waiting += target.split("/")[::-1]
-    return os.path.join(root, *found)
+    return found
 
 
 def read_text(root: str | os.PathLike[str], path: str, limit: int) -> str:

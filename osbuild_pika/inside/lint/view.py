@@ -11,6 +11,9 @@ import os
 import stat
 from dataclasses import dataclass, field
 
+from osbuild_pika.inside.places import walk
+from osbuild_pika.inside.stage import StageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +26,6 @@ FILE, DIRECTORY, LINK, DEVICE, SOCKET, FIFO = (
     "socket",
     "fifo",
 )
-MAX_LINKS = 40  # as Linux
 MAX_NAMES = 2_000_000
 MAX_BYTES = 1 << 20  # of a file that is read; longer ones are as if they could not be read
 MAX_DATABASE = 64 << 20  # of the package database
@@ -69,29 +71,14 @@ class View:
 
     def resolve(self, path: str) -> str | None:
         """The name that a path leads to, links followed within the tree; None: to nothing."""
-        waiting = path.split("/")[::-1]
-        found: list[str] = []
-        links = 0
-        while waiting:
-            part = waiting.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                del found[-1:]
-                continue
-            entry = self.entries.get("/".join([*found, part]))
-            if entry is None:
-                return None
-            if entry.kind != LINK:
-                found.append(part)
-                continue
-            links += 1
-            if links > MAX_LINKS:
-                return None
-            if entry.target.startswith("/"):
-                found = []
-            waiting += entry.target.split("/")[::-1]
-        return "/".join(found)
+        try:
+            return "/".join(walk(path, self._target))
+        except (KeyError, StageError):  # nothing is there; too many links
+            return None
+
+    def _target(self, name: str) -> str | None:
+        entry = self.entries[name]
+        return entry.target if entry.kind == LINK else None
 
     def find(self, path: str) -> Entry | None:
         """What a path leads to, links followed."""
