@@ -144,3 +144,14 @@ def served(path: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def tiny(path: Path, key: Key) -> Iterator[tuple[Repository, str]]:
+    """A small repository in a new directory, and its URL for the time of a block."""
+    path.mkdir()
+    repository = Repository(path, key)
+    repository.add_tiny()
+    repository.publish()
+    with served(path) as url:
+        yield repository, url

@@ -79,12 +79,8 @@ def key() -> Iterator[repositories.Key]:
 
 @pytest.fixture
 def place(tmp_path: Path, key: repositories.Key) -> Iterator[Place]:
-    (tmp_path / "repository").mkdir()
     (tmp_path / "work").mkdir()
-    repository = Repository(tmp_path / "repository", key)
-    repository.add_tiny()
-    repository.publish()
-    with repositories.served(repository.path) as url:
+    with repositories.tiny(tmp_path / "repository", key) as (repository, url):
         yield Place(tmp_path / "work", repository, url)
 
 
