@@ -117,7 +117,8 @@ def boots_of(run: str) -> list[Boot]:
     except OSError:
         return []
     found = [_read(os.path.join(root, name)) for name in names[:MAX_BOOTS]]
-    return sorted(filter(None, found), key=lambda boot: (boot.started_at, boot.boot_id))
+    # An instance that started again has boots of one start: the one that goes on is the newest.
+    return sorted(filter(None, found), key=lambda boot: (boot.started_at, boot.finished_at or "~"))
 
 
 def _read(directory: str) -> Boot | None:

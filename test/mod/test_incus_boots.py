@@ -42,6 +42,14 @@ def test_what_is_kept_is_found_again(run: Path) -> None:
     assert sorted(path.name for path in Path(directory).iterdir()) == ["boot.json", "status.json"]
 
 
+def test_an_instance_that_started_again_has_its_boots_in_their_order(run: Path) -> None:
+    ids = [f"{digit}f27c0de-1111-4222-8333-444455556666" for digit in "958"]
+    ends = ("2026-11-21T12:00:03.000Z", "2026-11-21T12:00:04.000Z", None)
+    for boot_id, end in zip(ids, ends, strict=True):
+        keep(str(run), dataclasses.replace(BOOT, boot_id=boot_id, finished_at=end), {})
+    assert [boot.boot_id for boot in boots_of(str(run))] == ids
+
+
 def test_the_builds_own_records_stay_whole(run: Path) -> None:
     before = (run / "events.jsonl").read_bytes()
     keep(str(run), BOOT, {"events.jsonl": b"{}\n", "status.json": b"", "result.json": b""})
