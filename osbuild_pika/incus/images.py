@@ -69,7 +69,7 @@ def import_files(client: Client, files: ImageFiles, progress: Progress = lambda 
             response = client.request("POST", IMAGES, timeout=UPLOAD_S, **body)
             made = client.finish(files.name, response, progress) or {}
         except IncusError as error:
-            if "same fingerprint already exists" in error.words:  # somebody was quicker
+            if find(client, files.fingerprint) is not None:  # somebody was quicker
                 return False
             raise IncusError(f"{files.name}: Incus refuses this image", error.words) from None
     if made.get("fingerprint") != files.fingerprint:
