@@ -70,11 +70,14 @@ class Talk:
         return self.ask(self.service.connection, method, args, *works)
 
     def own(self) -> bool:
-        """Own the run; only a new one is accepted."""
+        """Own the run; only a new one is accepted, and one without a status gets one."""
         details = {"manifest": "m", "event": "build.accepted", **OWNERS}
+        run = self.directory / "runs" / RUN
         works: tuple[Work, ...] = ()
-        if not (self.directory / "runs" / RUN).exists():
+        if not run.exists():
             works = tuple(form("requested", "accepted", details) for form in (Event, Status))
+        elif not (run / "status.json").exists():
+            works = (Status(aftermath.log_of(run)[-1]["kind"], "going on", OWNERS),)
         args = {"run": RUN, "facts": {"manifest": "m"}}
         return self.manager("own", args, *works) is not None
 
