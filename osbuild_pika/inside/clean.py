@@ -56,8 +56,9 @@ MACHINE_ID = "etc/machine-id"
 
 
 def clean(tree: Path, source_epoch: int | None) -> str:
-    """Clean a tree. source_epoch: Unix seconds; no time in the tree is later afterwards, and
-    passwords were last changed on its day. Returns what was done."""
+    """Clean a tree. source_epoch: Unix seconds; passwords were last changed on its day at the
+    latest. Returns what was done. Times of files are left to the engine, which sets those of
+    each layer: here it would copy the whole tree into one."""
     count = _empty_logs(tree)
     for name in EMPTIED:
         count += _empty(tree, name)
@@ -71,7 +72,6 @@ def clean(tree: Path, source_epoch: int | None) -> str:
     _clear_machine_id(tree)
     if source_epoch is not None:
         _date_passwords(resolve(tree, SHADOW), source_epoch // DAY_S)
-        clamp_times(tree, source_epoch)
     return f"removed {count} files"
 
 
@@ -84,15 +84,6 @@ def date_passwords(text: str, day: int) -> str:
             fields[2] = str(day)
         lines.append(":".join(fields))
     return "\n".join(lines)
-
-
-def clamp_times(tree: Path, source_epoch: int) -> None:
-    """Let no file, directory or link have changed after a time."""
-    limit = source_epoch * 10**9
-    for path, facts in _all(str(tree)):
-        if facts.st_mtime_ns > limit or facts.st_atime_ns > limit:
-            times = min(facts.st_atime_ns, limit), min(facts.st_mtime_ns, limit)
-            os.utime(path, ns=times, follow_symlinks=False)
 
 
 def _all(root: str) -> Iterator[tuple[str, os.stat_result]]:
