@@ -47,42 +47,68 @@ def lock_path(path: str) -> str:
 
 
 def lock_of(path: str, definition: Definition) -> Lock | None:
-    """The lock beside a definition, None if there is none. Raises InputError, also if it does not
-    answer the definition any more."""
-    from osbuild_pika.image import lock
+    """The lock beside a definition, None if it or one that it is made from has none. Raises
+    InputError, also if a lock does not answer its definition any more."""
+    locks = _locks(path, definition)
+    return locks[-1] if locks else None
 
-    found = lock.read(lock_path(path))
-    if found is not None:
-        lock.check(found, definition, lock_path(path))
+
+def _locks(path: str, definition: Definition) -> list[Lock]:
+    """The locks of all generations, the first one's first; none at all if one is missing."""
+    from osbuild_pika.image import lock
+    from osbuild_pika.image.definition import generations
+
+    found: list[Lock] = []
+    for place, each in generations(definition, path):
+        own = lock.read(lock_path(place))
+        if own is None:
+            return []
+        lock.check(own, each, lock_path(place), found[-1] if found else None)
+        found.append(own)
     return found
 
 
 def new_lock(path: str, definition: Definition, tell: Callable[[str], None]) -> Locked:
-    """Resolve a definition and write its lock, unless it is the one that is there already.
+    """Resolve a definition and write its lock, unless it is the one that is there already. What it
+    is made from is locked before, if it has no lock.
 
     tell: is given a line at each step. Raises InputError, HostError.
     """
     from osbuild_pika.image import debian, lock
 
+    below: list[Lock] = []
+    if parent := definition.parent:
+        below = _locks(parent.path, parent.definition)
+        if not below:
+            tell(f"{parent.name} has no lock yet")
+            new_lock(parent.path, parent.definition, tell)
+            below = _locks(parent.path, parent.definition)
     try:
         before = lock.read(lock_path(path))
     except InputError:
         before = None  # what cannot be read is made anew
-    made = debian.resolve(definition, path, os.environ, tell)
+    made = debian.resolve(definition, path, below, os.environ, tell)
     if before is not None and lock.is_same(before, made):
         return Locked(before, [], False)
     lock.write(made, lock_path(path))
     return Locked(made, lock.changes(before, made) if before else [], True)
 
 
-def image_manifest(path: str, definition: Definition, lock: Lock) -> str:
-    """The manifest of a definition, as text. Raises InputError, HostError."""
+def image_manifest(path: str, definition: Definition) -> str:
+    """The manifest of a definition whose locks are there, as text. Raises InputError, HostError."""
     from osbuild_pika.image import debian, local, manifest
+    from osbuild_pika.image.definition import generations
 
-    if lock.architecture != (host := debian.host_architecture()):
-        name = os.path.basename(lock_path(path))
-        raise HostError(f"{name} is for {lock.architecture}, this machine is {host}")
-    return json.dumps(manifest.make(definition, lock, local.gather(definition, path)))
+    levels = []
+    host = debian.host_architecture()
+    for (place, each), lock in zip(
+        generations(definition, path), _locks(path, definition), strict=True
+    ):
+        if lock.architecture != host:
+            name = os.path.basename(lock_path(place))
+            raise HostError(f"{name} is for {lock.architecture}, this machine is {host}")
+        levels.append(manifest.Level(each, lock, local.gather(each, place)))
+    return json.dumps(manifest.make(levels))
 
 
 class Wanted(NamedTuple):

@@ -114,14 +114,13 @@ def manifest_of(path: str, given: Mapping[str, Any], is_new_allowed: bool) -> Re
     from osbuild_pika import pipeline
 
     found = load(path, given)
-    lock = pipeline.lock_of(path, found)
-    if lock is None:
+    if pipeline.lock_of(path, found) is None:
         name = Path(pipeline.lock_path(path)).name
         if not is_new_allowed:
             raise InputError(f"there is no {name}: make it with osbuild-pika lock")
         say(f"there is no {name} yet: making it, as `osbuild-pika lock` does")
-        lock = pipeline.new_lock(path, found, say).lock
-    return Read(pipeline.image_manifest(path, found, lock), found.name)
+        pipeline.new_lock(path, found, say)
+    return Read(pipeline.image_manifest(path, found), found.name)
 
 
 class Image(NamedTuple):

@@ -21,9 +21,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from osbuild_pika.errors import HostError, InputError
+from osbuild_pika.errors import HostError, InputError, PikaError
 from osbuild_pika.image import apt, lock, mirrors
-from osbuild_pika.image.definition import Definition
+from osbuild_pika.image.definition import Definition, generations
 from osbuild_pika.image.lock import Lock, Package, Release, Source
 
 ARCHITECTURES = {
@@ -64,13 +64,21 @@ def host_architecture() -> str:
     return ARCHITECTURES[machine]
 
 
-def resolve(definition: Definition, path: str, environment: Mapping[str, str], tell: Tell) -> Lock:
-    """Ask the mirrors which packages a definition means now. path: the definition's.
+def resolve(
+    definition: Definition,
+    path: str,
+    below: Sequence[Lock],
+    environment: Mapping[str, str],
+    tell: Tell,
+) -> Lock:
+    """Ask the mirrors which packages a definition means now. path: the definition's. below: the
+    locks of what it is made from, the first generation's first.
 
     tell: is given a line at each step. Raises InputError, HostError.
     """
     architecture = host_architecture()
-    sources = mirrors.choose(definition, path, environment)
+    first_path, first = generations(definition, path)[0]
+    sources = mirrors.choose(first, first_path, environment)
     for each in sources:
         tell(f"indexes of {each.uri} {' '.join(each.suites)}")
     if any(each.is_any_age and not each.is_snapshot for each in sources):
@@ -78,24 +86,30 @@ def resolve(definition: Definition, path: str, environment: Mapping[str, str], t
     with apt.private(sources, architecture) as private:
         private.call("apt-get", "update", "-q")
         tell("resolving")
-        packages = _packages(private, definition, architecture)
+        packages = _packages(private, definition, architecture, below)
         releases = [_release(each, sources) for each in _signed(private.lists)]
     dates = [datetime.fromisoformat(each.date) for each in releases]
     return Lock(
-        request=lock.request(definition),
+        request=lock.request(definition, below[-1] if below else None),
         distribution=definition.distribution,
         suite=definition.suite,
         architecture=architecture,
         source_date_epoch=int(max(dates).timestamp()),
-        keyring_sha256=_sha256(sources[0].signed_by) if definition.keyring else None,
-        sources=tuple(_in_image(each, definition) for each in sources),
+        keyring_sha256=_sha256(sources[0].signed_by) if first.keyring else None,
+        sources=tuple(_in_image(each, first) for each in sources),
         releases=tuple(sorted(releases, key=lambda each: (each.origin, each.codename))),
         packages=tuple(sorted(packages, key=lambda each: each.name)),
     )
 
 
-def _packages(private: apt.Apt, definition: Definition, architecture: str) -> list[Package]:
-    names = lock.wanted(definition)
+def _packages(
+    private: apt.Apt, definition: Definition, architecture: str, below: Sequence[Lock]
+) -> list[Package]:
+    """What is installed; of a definition with a parent, beside what is there already."""
+    there = {each.name: each.version for each_lock in below for each in each_lock.packages}
+    names = lock.wanted(definition) - there.keys()
+    if there and not names:
+        return []
     init = SYSTEMD if definition.init == "systemd" else ()
     known = records(private, {*names, *init, RESOLVER, IS_MERGED})
     _refuse_unknown(private, sorted({*names, *init} - known.keys()), definition)
@@ -103,6 +117,8 @@ def _packages(private: apt.Apt, definition: Definition, architecture: str) -> li
     if definition.base == "none":
         plain = private.call("apt-get", "download", "--print-uris", "-qq", *sorted(names))
         return _listed(plain, known, set(), names) if names else []
+    if there:
+        return _added(private, there, names, without)
     if init:
         names |= {*init, *({RESOLVER} & known.keys())}
     patterns = _minbase(definition.suite, architecture)
@@ -111,6 +127,24 @@ def _packages(private: apt.Apt, definition: Definition, architecture: str) -> li
     _refuse_excluded({match["name"] for match in whole}, definition)
     known = records(private, {match["name"] for match in whole})
     return [_package(match, known, base, names) for match in whole]
+
+
+def _added(
+    private: apt.Apt, there: Mapping[str, str], names: set[str], without: Sequence[str]
+) -> list[Package]:
+    """What apt would install where some packages are, by name and version. Raises InputError if
+    that has to be done with other versions of them."""
+    fixed = [f"{name}={version}" for name, version in sorted(there.items())]
+    try:
+        whole = _install(private, [*fixed, *sorted(names), *without])
+    except PikaError as error:
+        if not re.search(r"Version .* was not found", str(error)):
+            raise
+        fix = "osbuild-pika lock --update, of what this is made from"
+        raise InputError(f"the archive has newer packages than the parent's lock: {fix}") from None
+    added = [match for match in whole if match["name"] not in there]
+    known = records(private, {match["name"] for match in added})
+    return [_package(match, known, set(), names) for match in added]
 
 
 def _base(private: apt.Apt, patterns: Sequence[str], can_be_merged: bool) -> set[str]:

@@ -5,7 +5,8 @@ The keys stand in docs/reference/image-definition.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from osbuild_pika.image.reading import DefinitionError
 HOOKS = ("post-packages", "post-files", "last")  # in the order in which they run
 Id = str | int  # of a user or a group: its name or number
 Places = Mapping[reading.Path, reading.Place]
+MAX_GENERATIONS = 8  # of definitions, each made from the next
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -97,6 +99,9 @@ class Definition:
     """What an image is made of. snapshot: such as 20261101T000000Z.
 
     excluded: packages that must not come along, by name or by a pattern such as *-doc.
+    parent: the definition whose tree this one adds to. packages, groups, users, files, hooks,
+    settings and services are what is added; mirrors and keyring are the first generation's alone;
+    all else holds for the image.
     """
 
     name: str
@@ -124,49 +129,110 @@ class Definition:
     allowed: tuple[str, ...]
     excluded: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
+    parent: Parent | None = None
 
 
-def load(path: str) -> Definition:
-    """Read a definition. Raises InputError if there is no file, DefinitionError."""
+@dataclass(frozen=True)
+class Parent:
+    """The definition that another one is made from. name: as `from` has it. path: of its file."""
+
+    name: str
+    path: str
+    definition: Definition
+
+
+Finder = Callable[[str], Parent]  # what `from` names -> the parent; raises InputError
+
+
+def load(path: str, children: tuple[str, ...] = ()) -> Definition:
+    """Read a definition, and the one that it is made from. children: the paths of those that are
+    made from it. Raises InputError if there is no file, DefinitionError."""
     try:
         data = reading.read_file(path, reading.MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise InputError(f"{ascii(path)[1:-1]}: {error.strerror}") from None
-    return parse(data, Path(path).name)
+
+    def find(name: str) -> Parent:
+        place = os.path.join(os.path.dirname(path), name)
+        whole = (*children, os.path.realpath(path))
+        if os.path.realpath(place) in whole:
+            raise InputError(f"{reading.shown(name)} is made from this one: a circle")
+        if len(whole) == MAX_GENERATIONS:
+            raise InputError(f"more than {MAX_GENERATIONS} definitions, each made from the next")
+        return Parent(name, place, load(place, whole))
+
+    return parse(data, Path(path).name, find)
 
 
-def parse(data: bytes, name: str) -> Definition:
+def parse(data: bytes, name: str, find: Finder | None = None) -> Definition:
     """The definition that a file of this name holds. Raises DefinitionError with all faults."""
     document = reading.parse(data, name)
     if document.value is None:
         document.value = {}
-    return of_document(document, name)
+    return of_document(document, name, find)
 
 
-def of_document(document: reading.Document, name: str) -> Definition:
-    """The definition that a document is. name: of its file. Raises DefinitionError, also with the
-    faults that stand in the document already."""
+def of_document(document: reading.Document, name: str, find: Finder | None = None) -> Definition:
+    """The definition that a document is. name: of its file. find: None if there is no place
+    where another definition could lie.
+
+    Raises DefinitionError, also with the faults that stand in the document already.
+    """
+    parent = None
     if checking.check(document, "image"):
-        rules.check(document)
+        parent = _parent(document, find)
+        rules.check(document, _inherited(parent.definition) if parent else {})
     if document.faults:
         raise DefinitionError(name, document.faults)
-    return _made(document.value, document.places)
+    given = {**_inherited(parent.definition), **document.value} if parent else document.value
+    return _made(given, document.places, parent)
 
 
-def _made(given: Mapping[str, Any], places: Places) -> Definition:
+def generations(definition: Definition, path: str) -> list[tuple[str, Definition]]:
+    """A definition and all that it is made from, with the paths of their files: the first
+    generation, which is made from a distribution, comes first."""
+    parent = definition.parent
+    before = generations(parent.definition, parent.path) if parent else []
+    return [*before, (path, definition)]
+
+
+def _parent(document: reading.Document, find: Finder | None) -> Parent | None:
+    """The definition that `from` names; what is wrong with that is noted."""
+    name = document.value["from"]
+    if not name.endswith((".yaml", ".yml")):
+        return None
+    if find is None:
+        document.fault(("from",), f"{reading.shown(name)}: only a file is made from another file")
+        return None
+    try:
+        return find(name)
+    except DefinitionError:
+        raise  # it has the places in its own file
+    except InputError as error:
+        document.fault(("from",), str(error))
+        return None
+
+
+def _inherited(parent: Definition) -> dict[str, Any]:
+    """What an image has as its parent has it, as keys of a definition."""
+    return {"base": parent.base, "init": parent.init, "lifecycle": parent.lifecycle, "locale": None}
+
+
+def _made(given: Mapping[str, Any], places: Places, parent: Parent | None) -> Definition:
     """The value of a document without a fault."""
+    above = parent.definition if parent else None
     target, _, snapshot = given["from"].partition("@")
     distribution, _, suite = target.partition("/")
     is_whole = given.get("base", "minbase") == "minbase"
     services = given.get("services", {})
     return Definition(
         name=given["name"],
-        distribution=distribution,
-        suite=suite,
-        snapshot=snapshot or None,
+        distribution=above.distribution if above else distribution,
+        suite=above.suite if above else suite,
+        snapshot=above.snapshot if above else snapshot or None,
         base=given.get("base", "minbase"),
         packages=tuple(given.get("packages", ())),
-        excluded=tuple(given.get("exclude", ())),
+        excluded=(*(above.excluded if above else ()), *given.get("exclude", ())),
         files=tuple(
             _file(each, places.get(("files", index, "source"), (1, 1)))
             for index, each in enumerate(given.get("files", ()))
@@ -174,12 +240,12 @@ def _made(given: Mapping[str, Any], places: Places) -> Definition:
         users=tuple(map(_user, given.get("users", ()))),
         groups=tuple(map(_group, given.get("groups", ()))),
         hooks=_hooks(given.get("hooks", {})),
-        ready=_ready(given["ready"]) if "ready" in given else None,
+        ready=_ready(given["ready"]) if "ready" in given else above.ready if above else None,
         lifecycle=given.get("lifecycle", is_whole),
         init=given.get("init", "systemd" if is_whole else "none"),
         outputs=tuple(given.get("outputs", ("incus-unified",))),
         compression=given.get("compression", "zstd"),
-        properties=dict(given.get("properties", {})),
+        properties={**(above.properties if above else {}), **given.get("properties", {})},
         hostname=given.get("hostname"),
         locale=given.get("locale", "C.UTF-8" if is_whole else None),
         timezone=given.get("timezone"),
@@ -187,7 +253,8 @@ def _made(given: Mapping[str, Any], places: Places) -> Definition:
         disabled=tuple(services.get("disabled", ())),
         mirrors=_mirrors(given.get("mirror", ())),
         keyring=given.get("keyring"),
-        allowed=tuple(given.get("lint", {}).get("allow", ())),
+        allowed=(*(above.allowed if above else ()), *given.get("lint", {}).get("allow", ())),
+        parent=parent,
     )
 
 

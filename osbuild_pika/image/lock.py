@@ -6,6 +6,7 @@ One line a package, sorted by name: a change of a package is a change of a line.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from osbuild_pika.image.definition import Definition
 
 VERSION = 1
 MAX_BYTES = 16 * 1024 * 1024
+_NAMES = {"parent": "the lock of what it is made from"}
 _DEBIAN_UTC = ("UTC", "Etc/UTC")  # what an image has without tzdata
 _PLAIN_LOCALES = ("C", "POSIX", "C.UTF-8")
 
@@ -63,6 +65,7 @@ class Release:
 @dataclass(frozen=True)
 class Lock:
     """request: what of the definition it answers. source_date_epoch: the newest index's date.
+    packages: what is installed, without what the definition's parent has.
 
     keyring_sha256: of the definition's own keyring, None if it has none.
     """
@@ -78,21 +81,33 @@ class Lock:
     packages: tuple[Package, ...]
 
 
-def request(definition: Definition) -> dict[str, Any]:
-    """What of a definition decides which packages there are, as JSON has it."""
-    found = {
+def request(definition: Definition, below: Lock | None = None) -> dict[str, Any]:
+    """What of a definition decides which packages there are, as JSON has it. below: the lock of
+    its parent, if it has one."""
+    if definition.parent and below:
+        own = {"from": definition.parent.name, "parent": identity(below)}
+        return {**own, **_packages(definition)}
+    return {
         "from": "@".join(
             filter(None, (f"{definition.distribution}/{definition.suite}", definition.snapshot))
         ),
         "base": definition.base,
-        "packages": sorted(wanted(definition)),
         "init": definition.init,
         "mirror": [json.loads(json.dumps(dataclasses.asdict(each))) for each in definition.mirrors],
         "keyring": definition.keyring,
+        **_packages(definition),
     }
-    if definition.excluded:  # older locks do not have it
-        found["exclude"] = sorted(definition.excluded)
-    return found
+
+
+def _packages(definition: Definition) -> dict[str, Any]:
+    excluded = {"exclude": sorted(definition.excluded)} if definition.excluded else {}
+    return {"packages": sorted(wanted(definition)), **excluded}
+
+
+def identity(lock: Lock) -> str:
+    """What a lock says of packages, as a digest: two that are the same (is_same) have the same."""
+    text = encode(dataclasses.replace(lock, source_date_epoch=0, releases=()))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def wanted(definition: Definition) -> set[str]:
@@ -117,13 +132,18 @@ def place_of(path: str) -> str:
     return str(Path(path).with_suffix(".lock.json"))
 
 
-def check(lock: Lock, definition: Definition, path: str) -> None:
-    """Raise InputError if a lock does not answer a definition. path: the lock's."""
-    have, want = lock.request, request(definition)
+def check(lock: Lock, definition: Definition, path: str, below: Lock | None = None) -> None:
+    """Raise InputError if a lock does not answer a definition. path: the lock's. below: the lock
+    of the definition's parent."""
+    have, want = lock.request, request(definition, below)
     for key in dict.fromkeys([*want, *have]):
         if have.get(key) == want.get(key):
             continue
-        what = _difference(have[key], want[key]) if key == "packages" else f"{key} is another"
+        what = (
+            _difference(have[key], want[key])
+            if key == "packages"
+            else f"{_NAMES.get(key, key)} is another"
+        )
         name = Path(path).name
         raise InputError(f"{name} is not of this definition any more ({what}): osbuild-pika lock")
 

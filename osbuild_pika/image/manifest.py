@@ -1,16 +1,17 @@
 """(Definition, Lock, Local) -> manifest, pure: the same values give the same bytes.
 
 Nothing of this machine and no time is in it. The base is a stage of its own, which does not change
-with the packages, and what changes most often comes last: so most of a tree is in the store.
+with the packages, and what changes most often comes last: so most of a tree is in the store. What
+is made from another definition begins with that one's stages, and finds their trees there.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image.debian import ARCHITECTURES
@@ -28,31 +29,38 @@ _LEVELS: dict[str, Json] = {
 _SUFFIXES = {"zstd": "zst", "xz": "xz"}
 
 
-def make(definition: Definition, lock: Lock, local: Local) -> Json:
-    """The manifest of a definition; the lock must answer it (lock.check). Raises InputError."""
-    if local.keyring is not None and checksum(local.keyring) != f"sha256:{lock.keyring_sha256}":
+class Level(NamedTuple):
+    """A definition with what else is known of it; the lock must answer it (lock.check)."""
+
+    definition: Definition
+    lock: Lock
+    local: Local
+
+
+def make(levels: Sequence[Level]) -> Json:
+    """The manifest of the last of some definitions, each of which is made from the one before.
+
+    Raises InputError.
+    """
+    (first, *_), definition, lock = levels, levels[-1].definition, levels[-1].lock
+    keyring = first.local.keyring
+    if keyring is not None and checksum(keyring) != f"sha256:{first.lock.keyring_sha256}":
         raise InputError("the keyring is not the lock's any more: osbuild-pika lock --update")
-    contents = {checksum(data): data for data in _contents(definition, local)}
     stages = [
-        *_packages(definition, lock, local),
-        *_hooks(definition, "post-packages"),
-        *_groups(definition),
-        *_users(definition, local),  # before the files that are theirs
-        *_files(definition, local),
-        *_settings(definition),
-        *_hooks(definition, "post-files"),
+        *(stage for level in levels for stage in _content(level)),
         _guest(definition),
-        *_hooks(definition, "last"),
+        *(stage for level in levels for stage in _hooks(level.definition, "last")),
         {"type": "org.osbuild-pika.clean", "options": {}},
         {
             "type": "org.osbuild-pika.lint",
-            "options": {"type": "container", "allow": _allowed(definition)},
+            "options": {"type": "container", "allow": _allowed(levels)},
         },
     ]
+    # A tree that generations share has one time.
     pipelines = [
-        (ROOTFS, stages),
-        (METADATA, [_metadata(definition, lock)]),
-        *((each, [_output(definition, each)]) for each in definition.outputs),
+        (ROOTFS, first.lock.source_date_epoch, stages),
+        (METADATA, lock.source_date_epoch, [_metadata(definition, lock)]),
+        *((e, lock.source_date_epoch, [_output(definition, e)]) for e in definition.outputs),
     ]
     return {
         "version": "2",
@@ -60,30 +68,45 @@ def make(definition: Definition, lock: Lock, local: Local) -> Json:
             "generators": [{"name": "osbuild-pika"}],
             "exports": [{"name": each} for each in definition.outputs],
         },
-        "sources": _sources(lock, contents),
+        "sources": _sources(levels),
         "pipelines": [
-            {"name": name, "source-epoch": lock.source_date_epoch, "stages": each}
-            for name, each in pipelines
+            {"name": name, "source-epoch": epoch, "stages": each} for name, epoch, each in pipelines
         ],
     }
 
 
-def _allowed(definition: Definition) -> list[str]:
+def _content(level: Level) -> Iterator[Json]:
+    """The stages of what a definition adds to a tree."""
+    definition, lock, local = level
+    yield from _packages(definition, lock, local)
+    yield from _hooks(definition, "post-packages")
+    yield from _groups(definition)
+    yield from _users(definition, local)  # before the files that are theirs
+    yield from _files(definition, local)
+    yield from _settings(definition)
+    yield from _hooks(definition, "post-files")
+
+
+def _allowed(levels: Sequence[Level]) -> list[str]:
     """What the linter is not to mind: what is told, and what of root is asked for anyway."""
-    root = [each for each in definition.users if each.name == "root"]
+    users = [user for level in levels for user in level.definition.users]
+    root = [each for each in users if each.name == "root"]
     asked = {
         "root-password": any(each.password is not None for each in root),
         "root-keys": any(each.ssh_keys for each in root),
     }
-    return sorted({*definition.allowed, *(name for name, is_asked in asked.items() if is_asked)})
+    told = levels[-1].definition.allowed
+    return sorted({*told, *(name for name, is_asked in asked.items() if is_asked)})
 
 
 def checksum(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _sources(lock: Lock, contents: Mapping[str, bytes]) -> Json:
-    packages = sorted(lock.packages, key=lambda each: each.sha256)
+def _sources(levels: Sequence[Level]) -> Json:
+    contents = {checksum(data): data for level in levels for data in _contents(level)}
+    locked = {package.sha256: package for level in levels for package in level.lock.packages}
+    packages = [locked[name] for name in sorted(locked)]
     found: Json = {
         "org.osbuild.curl": {
             "items": {f"sha256:{each.sha256}": {"url": each.url} for each in packages}
@@ -113,10 +136,13 @@ def _packages(definition: Definition, lock: Lock, local: Local) -> Iterator[Json
         if lock.packages:
             yield _deb("extract", lock, lock.packages)
         return
-    yield _deb("bootstrap", lock, [each for each in lock.packages if each.base])
+    if definition.parent is None:
+        yield _deb("bootstrap", lock, [each for each in lock.packages if each.base])
     rest = [each for each in lock.packages if not each.base]
     if rest:
         yield _deb("install", lock, rest)
+    if definition.parent is not None:
+        return
     if local.keyring is not None:
         name = checksum(local.keyring)
         key = {"path": lock.sources[0].signed_by, "checksum": name, "mode": "0644"}
@@ -170,8 +196,9 @@ def _hooks(definition: Definition, name: str) -> Iterator[Json]:
         yield {"type": "org.osbuild-pika.hook", "options": options}
 
 
-def _contents(definition: Definition, local: Local) -> Iterator[bytes]:
+def _contents(level: Level) -> Iterator[bytes]:
     """What is a source of its own: in a stage's options it might be anything."""
+    definition, _, local = level
     for file in definition.files:
         if file.source is not None:
             yield local.contents[file.source]

@@ -10,6 +10,7 @@ from osbuild_pika.image.reading import Document, Path, shown
 
 _NOT_KEPT = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108 - paths in an image
 _HASHES = ("$1$", "$5$", "$6$", "$2a$", "$2b$", "$y$", "$7$", "$gy$")
+_FIRST_ONLY, _DECIDED = ("mirror", "keyring"), ("base", "init", "lifecycle")
 SNAPSHOT = "{snapshot}"
 
 
@@ -18,16 +19,21 @@ def is_hash(password: str) -> bool:
     return not password or password.startswith(("!", "*", *_HASHES))
 
 
-def check(document: Document) -> None:
-    """Note all that is wrong with a document which has the right form."""
+def check(document: Document, inherited: Mapping[str, Any]) -> None:
+    """Note all that is wrong with a document which has the right form. inherited: the keys that
+    its parent decides; empty if it has none."""
     given = document.value
+    for key in (*_FIRST_ONLY, *_DECIDED) if inherited else ():
+        if key in given:
+            why = f"is for {shown(given['from'])} to say, which this is made from: leave it out"
+            document.fault((key,), why, is_key=True)
     _files(document, given.get("files", ()))
     _twice(document, "users", (each["name"] for each in given.get("users", ())))
     _twice(document, "groups", (each["name"] for each in given.get("groups", ())))
     for index, name in enumerate(given.get("exclude", ())):
         if name in given.get("packages", ()):
             document.fault(("exclude", index), f"{shown(name)} stands in packages, too")
-    _init(document, given)
+    _init(document, {**given, **inherited})
     _mirrors(document, given)
     _hooks(document, given.get("hooks", {}))
     if "ready" in given:

@@ -247,8 +247,8 @@ class _Builder:
         """Build; returns the artifacts. Raises PikaError, CancelledError, StoppedError."""
         definition = wanted(definition, self._place.request)
         path = self._place.definition
-        lock = self._lock(path, definition)
-        manifest = pipeline.image_manifest(path, definition, lock)
+        self._lock(path, definition)
+        manifest = pipeline.image_manifest(path, definition)
         self._begin(self._place)
         request = self._place.request
         name = run_name(f"{request.prefix}-{request.image_id}")
@@ -266,14 +266,15 @@ class _Builder:
         self._check(code)
         return self._artifacts(json.loads(manifest))
 
-    def _lock(self, path: str, definition: Definition) -> Any:
-        """The lock that the request has, else a new one: of the same packages for ever after."""
+    def _lock(self, path: str, definition: Definition) -> None:
+        """Have the request locked, if it is not: to the same packages for ever after."""
         try:
             found = pipeline.lock_of(path, definition)
         except InputError as error:
             self._say(str(error))
             found = None
-        return found or pipeline.new_lock(path, definition, self._say).lock
+        if found is None:
+            pipeline.new_lock(path, definition, self._say)
 
     def _say(self, line: str) -> None:
         self._log.write(f"{one_line(line)}\n")

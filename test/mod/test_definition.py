@@ -183,8 +183,9 @@ def test_a_fault_has_its_place(text: str) -> None:
 def test_all_faults_are_told_at_once_in_order() -> None:
     assert faults("from: bookworm\nlifecycle: 3\npackges: []\n") == [
         "1:1: the key 'name' is missing",
-        "1:7: 'bookworm' is not a distribution and its suite: debian/bookworm or ubuntu/noble, "
-        "with @20261101T000000Z for a snapshot",
+        "1:7: 'bookworm' is not a distribution and its suite, or another definition: "
+        "debian/bookworm or ubuntu/noble, with @20261101T000000Z for a snapshot, or a file such as "
+        "base.yaml",
         "2:12: should be true or false, not '3'",
         "3:1: unknown key 'packges', did you mean 'packages'?",
     ]

@@ -34,7 +34,7 @@ B = b"#!/bin/sh\n"
 
 def make(text: str = "", given: Local | None = None) -> Any:
     asked = images.define(text)
-    return manifest.make(asked, images.made_lock(asked), given or Local())
+    return manifest.make([manifest.Level(asked, images.made_lock(asked), given or Local())])
 
 
 def stages(document: Any, pipeline: str = "rootfs") -> list[Any]:
@@ -163,7 +163,9 @@ def test_the_guest_is_told_what_is_ready(full: Any) -> None:
 )
 def test_what_is_asked_of_root_is_no_finding(root: str, allowed: list[str]) -> None:
     definition = images.define(f"users: [{{name: root, {root}}}]")
-    stages = manifest.make(definition, images.made_lock(definition), Local())["pipelines"][0]
+    stages = manifest.make([manifest.Level(definition, images.made_lock(definition), Local())])[
+        "pipelines"
+    ][0]
     assert stages["stages"][-1]["options"]["allow"] == allowed
 
 

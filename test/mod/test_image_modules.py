@@ -51,6 +51,6 @@ def test_a_manifest_is_right(text: str, is_snapshot: bool) -> None:
     lock = images.made_lock(asked)
     sources = tuple(dataclasses.replace(each, is_snapshot=is_snapshot) for each in lock.sources)
     given = Local({"b": b"x"}, {"ops": "$6$a"}, b"key" if asked.keyring else None)
-    made = manifest.make(asked, dataclasses.replace(lock, sources=sources), given)
+    made = manifest.make([manifest.Level(asked, dataclasses.replace(lock, sources=sources), given)])
     loaded = load(json.dumps(made).encode(), standard(()))
     assert [each.name for each in loaded.pipelines] == [each["name"] for each in made["pipelines"]]

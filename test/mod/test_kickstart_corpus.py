@@ -93,7 +93,7 @@ def test_a_report_is_the_same_each_time_and_is_json(path: Path) -> None:
 def test_what_is_converted_is_a_manifest_that_the_modules_take(path: Path) -> None:
     asked = kickstart.load(str(path)).definition
     given = Local({}, {each.name: "$6$a" for each in asked.users if each.password is not None})
-    made = manifest.make(asked, images.made_lock(asked), given)
+    made = manifest.make([manifest.Level(asked, images.made_lock(asked), given)])
     loaded = load(json.dumps(made).encode(), standard(()))
     assert [each.name for each in loaded.pipelines] == ["rootfs", "metadata", *asked.outputs]
 

@@ -104,6 +104,19 @@ def test_a_second_place_makes_the_same_bytes(place: Place) -> None:
     assert [each[1] for each in first] == [each[1] for each in second]
 
 
+def test_what_is_made_from_another_takes_its_layers_and_adds_to_them(place: Place) -> None:
+    place.build()
+    child = "name: child\nfrom: image.yaml\nfiles: [{path: /etc/own, content: own}]\n"
+    (place.path / "child.yaml").write_text(f"{child}lint: {{allow: [init]}}\n")
+    done = place.run("build", "child.yaml", "--progress", "plain", "-o", "child")
+    assert done.returncode == 0, done.stderr
+    assert "rootfs/deb: started" not in done.stderr
+    names = subprocess.check_output(
+        ["tar", "-tf", place.path / "child/incus-unified/child.tar.zst"], text=True
+    )
+    assert {"rootfs/etc/own", "rootfs/etc/greeting"} <= set(names.split())
+
+
 def test_a_build_again_replaces_its_outputs_only(place: Place) -> None:
     place.build()
     mine = place.path / "output/mine"

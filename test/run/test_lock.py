@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-c", "from osbuild_pika.cli import main; main()")
 TINY = ["apt", "dbus", "hello", "hello-lib", "python3", "systemd", "systemd-sysv", "tiny-base",
         "tiny-lib"]  # fmt: skip
+CHILD = "name: child\nfrom: image.yaml\n{}\n"
 
 
 class Place:
@@ -155,6 +156,44 @@ def test_a_changed_definition_is_locked_again(place: Place) -> None:
     done = place.run("lock")
     assert done.stdout == "- hello 1.0\n- hello-lib 1.0\n- python3 1.0\n"
     assert place.run("check", "image.yaml").returncode == 0
+
+
+def child(place: Place, text: str = "packages: [hello-data]") -> None:
+    """A definition that is made from the other one, and its package."""
+    place.repository.add("hello-data", depends="hello-lib")
+    place.repository.publish()
+    (place.path / "child.yaml").write_text(CHILD.format(text))
+
+
+def test_what_is_made_from_another_is_locked_beside_its_packages(place: Place) -> None:
+    child(place)
+    done = place.run("lock", "child.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "image.yaml has no lock yet" in done.stderr
+    assert [each.name for each in place.lock.packages] == TINY
+    own = lock.read(str(place.path / "child.lock.json"))
+    assert own is not None
+    assert [(each.name, each.auto, each.base) for each in own.packages] == [
+        ("hello-data", False, False)
+    ]
+    assert place.run("check", "child.yaml").stdout.startswith("ok: child from debian/tiny, 1 pack")
+
+
+def test_another_lock_of_its_parent_asks_for_a_new_one(place: Place) -> None:
+    child(place, "packages: [hello]")
+    assert place.run("lock", "child.yaml").returncode == 0
+    for old in (place.repository.path / "pool").glob("hello_*.deb"):
+        old.unlink()
+    place.repository.add("hello", "1.1", depends="hello-lib")
+    place.repository.publish()
+    (place.path / "child.yaml").write_text(CHILD.format("packages: [hello-data]"))
+    refused = place.run("lock", "child.yaml")
+    assert refused.returncode == 2
+    assert "the archive has newer packages than the parent's lock" in refused.stderr
+    assert place.run("lock", "--update").returncode == 0
+    assert "the lock of what it is made from is another" in place.run("check", "child.yaml").stdout
+    assert place.run("lock", "child.yaml").returncode == 0
+    assert place.run("check", "child.yaml").returncode == 0
 
 
 @pytest.mark.parametrize(
