@@ -16,7 +16,8 @@ from collections import namedtuple
 from collections.abc import Mapping, Sequence
 
 from osbuild_pika.errors import PikaError
-from osbuild_pika.service_managers import base, programs, s6_calls, s6_tree
+from osbuild_pika.inside.services import s6 as s6_tree
+from osbuild_pika.service_managers import base, programs, s6_calls
 from osbuild_pika.service_managers.base import (
     AlreadyRegisteredError,
     BadServiceError,

@@ -123,7 +123,7 @@ def has_begun(state: State) -> bool:
     """Whether a service that was to start did: it is up, or has been up.
 
     s6 tells a service that never ran and one that ended with 0 apart by what it wants: it gave
-    that one up, see s6_tree.finish_text.
+    that one up, see inside/services/s6.py, finish_text.
     """
     return state.is_up or not state.is_wanted or bool(state.exit_code) or bool(state.signal)
 

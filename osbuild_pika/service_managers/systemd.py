@@ -11,6 +11,7 @@ import time
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 
+from osbuild_pika.inside.services import systemd as units
 from osbuild_pika.service_managers import base, programs
 from osbuild_pika.service_managers.base import (
     AlreadyRegisteredError,
@@ -30,7 +31,6 @@ _PROPERTIES = (
     "StateChangeTimestampMonotonic",
 )
 _EXITED = 1  # CLD_EXITED: ExecMainStatus is an exit code, else it is a signal
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 # is_user: the manager of the calling user, not the system's. directory: where registering writes
 # unit files, one that the manager reads; None: registering is refused. user: who services run as,
@@ -100,14 +100,14 @@ class SystemdServiceManager:
         path = self._path(validate_profile_name(profile))
         if notify is not None:
             raise BadServiceError("systemd has no descriptor for readiness: leave notify out")
-        text = render(profile, command, base.validate_environment(env), self.settings)
-        _write(profile, path, text)
+        unit = unit_of(profile, command, base.validate_environment(env), self.settings)
+        _write(profile, path, units.unit_text(unit))
         try:
             self._systemctl(profile, "register", "daemon-reload")
             if start_now:
-                unit = self._unit(profile)
-                self._systemctl(profile, "register", "enable", *self._runtime(), unit)
-                self._systemctl(profile, "start", "start", unit)
+                name = self._unit(profile)
+                self._systemctl(profile, "register", "enable", *self._runtime(), name)
+                self._systemctl(profile, "start", "start", name)
         except BaseException:
             self._withdraw(profile, path)
             raise
@@ -181,31 +181,24 @@ def parse_state(found: Mapping[str, str], now_s: float) -> State:
     )
 
 
-def render(profile: str, command: Sequence[str], env: Mapping[str, str], settings: Settings) -> str:
+def unit_of(
+    profile: str, command: Sequence[str], env: Mapping[str, str], settings: Settings
+) -> units.Unit:
     """The unit of a service. Raises ValueError for a program that is not there."""
     words = base.profile_arguments(base.validate_command(command), settings.profile_flag, profile)
     program = shutil.which(words[0])
     if program is None:
         raise BadServiceError(f"{ascii(words[0])[:200]}: there is no such program to run")
-    # Variables are put into arguments, not into the path.
-    arguments = (quote(word).replace("$", "$$") for word in words[1:])
-    line = " ".join((quote(os.path.abspath(program)), *arguments))
-    variables = "".join(f"Environment={quote(f'{key}={env[key]}')}\n" for key in env)
-    user = "" if settings.is_user or settings.user is None else f"User={settings.user}\n"
-    target = "default.target" if settings.is_user else "multi-user.target"
-    # 78, EX_CONFIG: it would fail again.
-    return (
-        f"[Unit]\nDescription=osbuild-pika service {profile}\nStartLimitIntervalSec=0\n\n"
-        f"[Service]\nType=exec\nExecStart={line}\n{variables}{user}"
-        "Restart=on-failure\nRestartSec=1\nRestartPreventExitStatus=78\n"
-        f"TimeoutStopSec={settings.kill_after_s}\n\n[Install]\nWantedBy={target}\n"
+    return units.Unit(
+        description=f"osbuild-pika service {profile}",
+        command=(os.path.abspath(program), *words[1:]),
+        env=env,
+        user=None if settings.is_user else settings.user,
+        log=None,
+        is_notify=False,
+        target=units.USER_TARGET if settings.is_user else units.SYSTEM_TARGET,
+        kill_after_s=settings.kill_after_s,
     )
-
-
-def quote(word: str) -> str:
-    """A word as systemd reads it back, whatever is in it."""
-    shown = (_ESCAPES.get(char, char if char >= " " else f"\\x{ord(char):02x}") for char in word)
-    return f'"{"".join(shown)}"'
 
 
 def _write(profile: str, path: str, text: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from osbuild_pika.errors import ExitCode, HostError, InputError
-from osbuild_pika.service_managers import base, desired, programs, s6, s6_calls, s6_tree
+from osbuild_pika.inside.services import s6 as s6_tree
+from osbuild_pika.service_managers import base, desired, programs, s6, s6_calls
 from osbuild_pika.service_managers.base import CommandError, NotRegisteredError, ServiceError
 
 TOOLS = s6_tree.Tools("/bin/s6-setuidgid", "/bin/s6-log", None)

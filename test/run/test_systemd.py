@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from osbuild_pika.inside.services.systemd import quote, unit_text
 from osbuild_pika.service_managers import base, systemd
 from osbuild_pika.service_managers.base import CommandError, NotRegisteredError
 from osbuild_pika.service_managers.programs import Done
@@ -38,7 +39,7 @@ class Recorder:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="install Debian's systemd")
 @pytest.mark.parametrize("settings", [SETTINGS, SETTINGS._replace(is_user=True)])
 def test_systemd_takes_a_unit_as_it_is(settings: Settings, tmp_path: Path) -> None:
-    text = systemd.render("web", FOREIGN, {"A": "%h\n'\"\\ $X", "B": ""}, settings)
+    text = unit_text(systemd.unit_of("web", FOREIGN, {"A": "%h\n'\"\\ $X", "B": ""}, settings))
     unit = tmp_path / "pika-web.service"
     unit.write_text(text)
     mode = "--user" if settings.is_user else "--system"
@@ -49,11 +50,13 @@ def test_systemd_takes_a_unit_as_it_is(settings: Settings, tmp_path: Path) -> No
 
 
 def test_a_word_is_quoted_as_systemd_reads_it() -> None:
-    assert systemd.quote('a"b\\c%d\n\x01;') == '"a\\"b\\\\c%%d\\n\\x01;"'
-    assert '"$$HOME"' in systemd.render("web", ("sh", "$HOME"), {}, SETTINGS)
-    assert "User=web\n" in systemd.render("web", ("sh",), {}, SETTINGS._replace(user="web"))
+    assert quote('a"b\\c%d\n\x01;') == '"a\\"b\\\\c%%d\\n\\x01;"'
+    assert '"$$HOME"' in unit_text(systemd.unit_of("web", ("sh", "$HOME"), {}, SETTINGS))
+    assert "User=web\n" in unit_text(
+        systemd.unit_of("web", ("sh",), {}, SETTINGS._replace(user="web"))
+    )
     with pytest.raises(ValueError, match="no such program"):
-        systemd.render("web", ("no-such-program",), {}, SETTINGS)
+        unit_text(systemd.unit_of("web", ("no-such-program",), {}, SETTINGS))
 
 
 def test_what_is_asked_of_systemctl(tmp_path: Path) -> None:

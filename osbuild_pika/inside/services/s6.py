@@ -18,7 +18,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections import namedtuple
-from collections.abc import Iterable, Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 LOGS_VARIABLE = "OSBUILD_PIKA_SERVICE_LOGS"
 FIFODIR = 0o3730  # as s6's fifodir page has it: listeners of one group
