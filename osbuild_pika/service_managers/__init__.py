@@ -5,7 +5,9 @@ programs   the one place that starts a backend's programs
 s6         s6: registered, watched and unregistered at run time
 s6_calls   its programs, and what they say
 desired    what is to be registered and running, kept over a boot
+unitfiles  files that an init system reads, one a service: the others register so
 systemd    systemd, of the system and of a user
+openrc     OpenRC
 
-What a service is made of in files is in inside/services/.
+What a service is in files is in inside/services/.
 """

@@ -6,6 +6,7 @@ with our prefix: "pika-web".
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from osbuild_pika.text import one_line
 ServiceManagerKind = Literal["systemd", "launchd", "windows", "s6", "openrc", "none"]
 
 PREFIX = "pika-"
+UNIT_PREFIX = "pika-service-"  # where guests have services of ours that are pika-cloud-*
 DEFAULT_PROFILE = "default"
 MAX_PROFILE = 200  # characters: prefix and ".NAME.dead" must fit NAME_MAX, 255
 MAX_NOTIFY_FD = 1023  # what a descriptor can be without raising limits
@@ -225,19 +227,22 @@ def _is_s6(root: str) -> bool:
     return name == b"s6-svscan" and os.path.isdir(os.path.join(root, "run/s6/basedir"))
 
 
+# Module of that name -> its class. Each is imported when it is asked for: s6's needs Unix.
+_BACKENDS: Mapping[ServiceManagerKind, str] = {
+    "s6": "S6ServiceManager",
+    "systemd": "SystemdServiceManager",
+    "openrc": "OpenRCServiceManager",
+}
+
+
 def get_service_manager(kind: ServiceManagerKind | None = None) -> ServiceManager:
     """The service manager of this machine, or the one asked for.
 
-    Raises RuntimeError if there is none, or none that we can talk to yet.
+    Raises RuntimeError if there is none.
     """
     found = detect_service_manager() if kind is None else kind
-    if found == "s6":
-        from osbuild_pika.service_managers.s6 import S6ServiceManager
-
-        return S6ServiceManager()
-    if found == "systemd":
-        from osbuild_pika.service_managers.systemd import SystemdServiceManager
-
-        return SystemdServiceManager()
-    known = "" if found == "none" else f": {found} is not supported yet"
-    raise NoServiceManagerError(f"no supported service manager detected{known}")
+    if found not in _BACKENDS:
+        raise NoServiceManagerError("no supported service manager detected")
+    module = importlib.import_module(f"osbuild_pika.service_managers.{found}")
+    manager: ServiceManager = getattr(module, _BACKENDS[found])()
+    return manager

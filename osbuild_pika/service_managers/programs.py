@@ -8,7 +8,8 @@ import subprocess
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 
-MORE_PLACES = "/command"  # where s6-overlay has its programs, and its services' PATH begins
+# Where s6-overlay has its programs; and where only root's PATH leads.
+MORE_PLACES = os.pathsep.join(("/command", "/usr/sbin", "/sbin"))
 MISSING = 127  # as of a shell
 
 # What became of a program. returncode: as of subprocess; None: it was ended at its time limit.
@@ -18,9 +19,9 @@ Runner = Callable[[Sequence[str], float], Done]
 
 
 def find(name: str) -> str | None:
-    """Where a program is: on PATH, or where s6-overlay has it."""
+    """Where a program is: on PATH, or in MORE_PLACES."""
     places = os.environ.get("PATH", os.defpath)
-    return shutil.which(name, path=f"{places}:{MORE_PLACES}")
+    return shutil.which(name, path=os.pathsep.join((places, MORE_PLACES)))
 
 
 def run(command: Sequence[str], timeout_s: float) -> Done:

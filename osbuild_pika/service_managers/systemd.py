@@ -6,26 +6,22 @@ Formats: systemd.syntax(7), systemd.service(5), systemctl(1) of systemd 252.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 
 from osbuild_pika.inside.services import systemd as units
-from osbuild_pika.service_managers import base, programs
+from osbuild_pika.service_managers import base, programs, unitfiles
 from osbuild_pika.service_managers.base import (
-    AlreadyRegisteredError,
     BadServiceError,
     CommandError,
     NotRegisteredError,
-    RegistrationNotSupportedError,
-    ServiceError,
     State,
     validate_profile_name,
 )
 
-PREFIX = f"{base.PREFIX}service-"  # guests have units of ours that are pika-cloud-*
 _SUFFIX = ".service"
+_EXAMPLE = "/etc/systemd/system"
 _PROPERTIES = (
     *("LoadState", "ActiveState", "MainPID", "ExecMainCode", "ExecMainStatus"),
     "StateChangeTimestampMonotonic",
@@ -42,7 +38,7 @@ Settings = namedtuple(
 
 def default_settings() -> Settings:
     """Settings of this user: root steers the system's manager."""
-    return Settings(os.geteuid() != 0, None, PREFIX, None, None, 60, 10)
+    return Settings(os.geteuid() != 0, None, base.UNIT_PREFIX, None, None, 60, 10)
 
 
 class SystemdServiceManager:
@@ -80,12 +76,7 @@ class SystemdServiceManager:
 
     def list(self) -> tuple[str, ...]:
         """The profiles with a unit file in the directory, sorted."""
-        prefix, directory = self.settings.prefix, self.settings.directory
-        if directory is None or not os.path.isdir(directory):
-            return ()
-        names = [name for name in os.listdir(directory) if name.endswith(_SUFFIX)]
-        found = (name.removesuffix(_SUFFIX) for name in names if name.startswith(prefix))
-        return tuple(sorted(name.removeprefix(prefix) for name in found))
+        return unitfiles.profiles(self.settings.directory, self.settings.prefix, _SUFFIX)
 
     def register(
         self,
@@ -101,7 +92,7 @@ class SystemdServiceManager:
         if notify is not None:
             raise BadServiceError("systemd has no descriptor for readiness: leave notify out")
         unit = unit_of(profile, command, base.validate_environment(env), self.settings)
-        _write(profile, path, units.unit_text(unit))
+        unitfiles.write(profile, path, units.unit_text(unit).encode())
         try:
             self._systemctl(profile, "register", "daemon-reload")
             if start_now:
@@ -132,10 +123,8 @@ class SystemdServiceManager:
         return ("--runtime",) if f"{self.settings.directory}/".startswith("/run/") else ()
 
     def _path(self, profile: str) -> str:
-        if self.settings.directory is None:
-            how = "name a directory of unit files to allow it, such as /etc/systemd/system"
-            raise RegistrationNotSupportedError(self.kind, how)
-        return os.path.join(self.settings.directory, self._unit(profile))
+        directory = unitfiles.directory_of(self.kind, self.settings.directory, _EXAMPLE)
+        return os.path.join(directory, self._unit(profile))
 
     def _known(self, profile: str) -> dict[str, str]:
         """The unit's properties. Raises NotRegisteredError."""
@@ -185,13 +174,9 @@ def unit_of(
     profile: str, command: Sequence[str], env: Mapping[str, str], settings: Settings
 ) -> units.Unit:
     """The unit of a service. Raises ValueError for a program that is not there."""
-    words = base.profile_arguments(base.validate_command(command), settings.profile_flag, profile)
-    program = shutil.which(words[0])
-    if program is None:
-        raise BadServiceError(f"{ascii(words[0])[:200]}: there is no such program to run")
     return units.Unit(
         description=f"osbuild-pika service {profile}",
-        command=(os.path.abspath(program), *words[1:]),
+        command=unitfiles.command_of(command, settings.profile_flag, profile),
         env=env,
         user=None if settings.is_user else settings.user,
         log=None,
@@ -199,15 +184,3 @@ def unit_of(
         target=units.USER_TARGET if settings.is_user else units.SYSTEM_TARGET,
         kill_after_s=settings.kill_after_s,
     )
-
-
-def _write(profile: str, path: str, text: str) -> None:
-    """Write a new unit. Only its owner reads it: the environment can be secret."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise AlreadyRegisteredError(profile) from None
-    except OSError as error:
-        raise ServiceError(profile, f"{path}: {error.strerror}") from None
-    with open(fd, "w") as file:
-        file.write(text)

@@ -15,6 +15,12 @@ from collections import namedtuple
 Script = namedtuple("Script", "name description command env user log needs kill_after_s")
 
 _SUPERVISOR = "supervise-daemon"
+_OWN = ("RC_", "EINFO_", "SVCNAME")
+
+
+def is_own(key: str) -> bool:
+    """Whether OpenRC takes a variable of that name from services, or goes by it itself."""
+    return key.startswith(_OWN)
 
 
 def script_text(script: Script) -> str:
@@ -54,5 +60,6 @@ def _log_made(script: Script) -> str:
     if script.log is None:
         return ""
     folder, path = (shlex.quote(each) for each in (script.log.rpartition("/")[0], script.log))
-    owner = "" if script.user is None else f" -o {shlex.quote(script.user)}"
-    return f"\tcheckpath -d {folder}\n\tcheckpath -f -m 0640{owner} {path}\n"
+    owner = "" if script.user is None else f" --owner {shlex.quote(script.user)}"
+    made = f"mkdir -p {folder} && checkpath --file --mode 0640{owner} {path}"
+    return f"\t{made} || {{ eend 1; return 1; }}\n"
