@@ -8,6 +8,8 @@ desired    what is to be registered and running, kept over a boot
 unitfiles  files that an init system reads, one a service: the others register so
 systemd    systemd, of the system and of a user
 openrc     OpenRC
+launchd    macOS; never run on one
+windows    tasks of Windows' scheduler; never run on one
 
 What a service is in files is in inside/services/.
 """

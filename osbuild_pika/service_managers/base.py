@@ -232,6 +232,8 @@ _BACKENDS: Mapping[ServiceManagerKind, str] = {
     "s6": "S6ServiceManager",
     "systemd": "SystemdServiceManager",
     "openrc": "OpenRCServiceManager",
+    "launchd": "LaunchdServiceManager",
+    "windows": "WindowsServiceManager",
 }
 
 
