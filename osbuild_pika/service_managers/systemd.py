@@ -5,6 +5,7 @@ Formats: systemd.syntax(7), systemd.service(5), systemctl(1) of systemd 252.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import namedtuple
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from osbuild_pika.inside.services import systemd as units
 from osbuild_pika.service_managers import base, programs, unitfiles
 from osbuild_pika.service_managers.base import (
+    AlreadyRegisteredError,
     BadServiceError,
     CommandError,
     NotRegisteredError,
@@ -29,10 +31,12 @@ _PROPERTIES = (
 _EXITED = 1  # CLD_EXITED: ExecMainStatus is an exit code, else it is a signal
 
 # is_user: the manager of the calling user, not the system's. directory: where registering writes
-# unit files, one that the manager reads; None: registering is refused. user: who services run as,
-# None: the caller; a user's manager has no choice. timeout_s: of each wait.
+# unit files, one that the manager reads; None: registering is refused, unless is_transient. user:
+# who services run as, None: the caller; a user's manager has no choice. timeout_s: of each wait.
 Settings = namedtuple(
-    "Settings", "is_user directory prefix user profile_flag timeout_s kill_after_s"
+    "Settings",
+    "is_user directory prefix user profile_flag timeout_s kill_after_s is_transient",
+    defaults=(False,),
 )
 
 
@@ -42,7 +46,7 @@ def default_settings() -> Settings:
 
 
 class SystemdServiceManager:
-    """A Registrar where settings.directory says so. run: what starts systemctl."""
+    """A Registrar where the settings say so. run: what starts systemctl and systemd-run."""
 
     kind: base.ServiceManagerKind = "systemd"
 
@@ -53,7 +57,7 @@ class SystemdServiceManager:
         self._run = run
 
     def supports_runtime_registration(self) -> bool:
-        return self.settings.directory is not None
+        return self.settings.directory is not None or bool(self.settings.is_transient)
 
     def start(self, profile: str) -> None:
         self._known(profile)
@@ -75,7 +79,9 @@ class SystemdServiceManager:
         return parse_state(self._known(profile), time.monotonic())
 
     def list(self) -> tuple[str, ...]:
-        """The profiles with a unit file in the directory, sorted."""
+        """The profiles with a unit file in the directory, or a transient unit, sorted."""
+        if self.settings.is_transient:
+            return self._transient()
         return unitfiles.profiles(self.settings.directory, self.settings.prefix, _SUFFIX)
 
     def register(
@@ -87,28 +93,69 @@ class SystemdServiceManager:
         start_now: bool = True,
         notify: int | None = None,
     ) -> None:
-        """Write its unit and, if it is to start, enable and start it. Rolled back if that fails."""
-        path = self._path(validate_profile_name(profile))
+        """Write its unit and, if it is to start, enable and start it. Rolled back if that fails.
+
+        A transient unit is started, there is no other way to have one.
+        """
+        validate_profile_name(profile)
         if notify is not None:
             raise BadServiceError("systemd has no descriptor for readiness: leave notify out")
         unit = unit_of(profile, command, base.validate_environment(env), self.settings)
+        if not self.settings.is_transient:
+            self._add(profile, unit, start_now)
+        elif start_now:
+            self._start_transient(profile, unit)
+        else:
+            what = "a transient service runs from its registration on"
+            raise BadServiceError(f"{profile}: {what}: start it, or write a unit file")
+
+    def unregister(self, profile: str) -> None:
+        """Stop it, disable it, and remove its unit; without effect if there is none."""
+        validate_profile_name(profile)
+        if self.settings.is_transient:
+            with contextlib.suppress(NotRegisteredError):
+                self.stop(profile)
+            self._call("reset-failed", self._unit(profile))
+            return
+        path = self._path(profile)
+        if os.path.lexists(path):
+            self._systemctl(profile, "stop", "stop", self._unit(profile))
+            self._withdraw(profile, path)
+
+    def _add(self, profile: str, unit: units.Unit, start_now: bool) -> None:
+        path, name = self._path(profile), self._unit(profile)
         unitfiles.write(profile, path, units.unit_text(unit).encode())
         try:
             self._systemctl(profile, "register", "daemon-reload")
             if start_now:
-                name = self._unit(profile)
                 self._systemctl(profile, "register", "enable", *self._runtime(), name)
                 self._systemctl(profile, "start", "start", name)
         except BaseException:
             self._withdraw(profile, path)
             raise
 
-    def unregister(self, profile: str) -> None:
-        """Stop it, disable it, and remove its unit; without effect if there is none."""
-        path = self._path(validate_profile_name(profile))
-        if os.path.lexists(path):
-            self._systemctl(profile, "stop", "stop", self._unit(profile))
-            self._withdraw(profile, path)
+    def _start_transient(self, profile: str, unit: units.Unit) -> None:
+        with contextlib.suppress(NotRegisteredError):
+            self._known(profile)
+            raise AlreadyRegisteredError(profile)
+        name = self._unit(profile)
+        words = transient_words(unit)
+        command = ("systemd-run", self._which(), "--no-ask-password", "--quiet", f"--unit={name}")
+        done = self._run((*command, *words), self.settings.timeout_s)
+        if done.returncode != 0 and "already loaded" in done.stderr:  # since we looked
+            raise AlreadyRegisteredError(profile)
+        if done.returncode != 0:
+            self._call("stop", name)  # it would be tried again and again
+            self._call("reset-failed", name)
+            raise CommandError(profile, "start", done.returncode, done.stderr)
+
+    def _transient(self) -> tuple[str, ...]:
+        """The profiles with a transient unit. Raises CommandError."""
+        start = self.settings.prefix
+        words = ("--property=Id,Transient", "show", f"{start}*{_SUFFIX}")
+        blocks = self._systemctl("all", "list", *words).split("\n\n")
+        names = [_facts(block)["Id"] for block in blocks if "Transient=yes" in block.split("\n")]
+        return tuple(sorted(name.removesuffix(_SUFFIX).removeprefix(start) for name in names))
 
     def _withdraw(self, profile: str, path: str) -> None:
         unit = self._unit(profile)
@@ -131,7 +178,7 @@ class SystemdServiceManager:
         unit = self._unit(validate_profile_name(profile))
         words = ("show", f"--property={','.join(_PROPERTIES)}", unit)
         shown = self._systemctl(profile, "status", *words)
-        found = dict(line.split("=", 1) for line in shown.split("\n") if "=" in line)
+        found = _facts(shown)
         if found.get("LoadState") == "not-found":
             raise NotRegisteredError(profile)
         return found
@@ -147,9 +194,16 @@ class SystemdServiceManager:
         return str(done.stdout)
 
     def _call(self, *words: str) -> programs.Done:
-        which = "--user" if self.settings.is_user else "--system"
-        command = ("systemctl", which, "--no-ask-password", *words)
+        command = ("systemctl", self._which(), "--no-ask-password", *words)
         return self._run(command, self.settings.timeout_s)
+
+    def _which(self) -> str:
+        return "--user" if self.settings.is_user else "--system"
+
+
+def _facts(shown: str) -> dict[str, str]:
+    """What `systemctl show` prints of one unit."""
+    return dict(line.split("=", 1) for line in shown.split("\n") if "=" in line)
 
 
 def parse_state(found: Mapping[str, str], now_s: float) -> State:
@@ -183,4 +237,18 @@ def unit_of(
         is_notify=False,
         target=units.USER_TARGET if settings.is_user else units.SYSTEM_TARGET,
         kill_after_s=settings.kill_after_s,
+    )
+
+
+def transient_words(unit: units.Unit) -> tuple[str, ...]:
+    """What systemd-run is told of a unit. It reads no quotes, and puts variables into arguments."""
+    program, *arguments = unit.command
+    return (
+        f"--description={unit.description}",
+        "--property=StartLimitIntervalSec=0",
+        *(f"--property={key}={value}" for key, value in units.properties(unit._replace(env={}))),
+        *(f"--setenv={key}={unit.env[key]}" for key in unit.env),
+        "--",
+        program,
+        *(word.replace("$", "$$") for word in arguments),
     )

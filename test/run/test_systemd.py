@@ -103,6 +103,27 @@ def test_a_unit_that_is_not_there_is_not_registered() -> None:
         manager.start("web")
 
 
+def test_who_comes_second_with_a_transient_unit_leaves_it_alone() -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(command: Sequence[str], timeout_s: float) -> Done:
+        asked.append(command)
+        is_look = command[0] == "systemctl"
+        error = "Failed: Unit pika-web.service was already loaded or has a fragment file.\n"
+        return Done(0, "LoadState=not-found\n", "") if is_look else Done(1, "", error)
+
+    manager = SystemdServiceManager(SETTINGS._replace(is_transient=True), run)
+    assert manager.supports_runtime_registration()
+    with pytest.raises(base.AlreadyRegisteredError):
+        manager.register("web", ("sh", "$A", "%n"), env={"A": "1"})
+    assert [command[0] for command in asked] == ["systemctl", "systemd-run"]
+    assert asked[1][:5] == (
+        *("systemd-run", "--system", "--no-ask-password", "--quiet", "--unit=pika-web.service"),
+    )
+    assert (asked[1][-5], asked[1][8]) == ("--setenv=A=1", "--property=Restart=on-failure")
+    assert asked[1][-2:] == ("$$A", "%n")
+
+
 @pytest.mark.parametrize(
     ("shown", "ended"),
     [
