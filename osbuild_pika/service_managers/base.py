@@ -12,7 +12,7 @@ import re
 import sys
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError
 from osbuild_pika.text import one_line
@@ -83,6 +83,9 @@ class Registrar(ServiceManager, Protocol):
 
     def unregister(self, profile: str) -> None:
         """End and forget a profile; without effect if there is none of the name."""
+
+    def state(self, profile: str) -> State:
+        """All that is known of a service."""
 
     def list(self) -> tuple[str, ...]:
         """The registered profiles, sorted; none where registration does not work."""
@@ -237,14 +240,16 @@ _BACKENDS: Mapping[ServiceManagerKind, str] = {
 }
 
 
-def get_service_manager(kind: ServiceManagerKind | None = None) -> ServiceManager:
+def get_service_manager(kind: ServiceManagerKind | None = None, **changed: Any) -> Registrar:
     """The service manager of this machine, or the one asked for.
 
+    changed: settings of its own that are not to be the default ones.
     Raises RuntimeError if there is none.
     """
     found = detect_service_manager() if kind is None else kind
     if found not in _BACKENDS:
         raise NoServiceManagerError("no supported service manager detected")
     module = importlib.import_module(f"osbuild_pika.service_managers.{found}")
-    manager: ServiceManager = getattr(module, _BACKENDS[found])()
+    settings = module.default_settings()._replace(**changed)
+    manager: Registrar = getattr(module, _BACKENDS[found])(settings)
     return manager

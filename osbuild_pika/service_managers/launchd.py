@@ -19,6 +19,7 @@ from osbuild_pika.service_managers.base import (
     BadServiceError,
     CommandError,
     NotRegisteredError,
+    ServiceError,
     State,
     validate_profile_name,
 )
@@ -110,6 +111,7 @@ class LaunchdServiceManager:
         if notify is not None:
             raise BadServiceError("launchd has no descriptor for readiness: leave notify out")
         content = render(profile, command, base.validate_environment(env), self.settings)
+        self._make_logs(profile)
         unitfiles.write(profile, self._path(profile), content)
         try:
             if start_now:
@@ -131,6 +133,13 @@ class LaunchdServiceManager:
                 self._unload(profile)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(profile))
+
+    def _make_logs(self, profile: str) -> None:
+        """launchd starts nothing whose log has no directory."""
+        try:
+            os.makedirs(self.settings.logs, exist_ok=True)
+        except OSError as error:
+            raise ServiceError(profile, f"{self.settings.logs}: {error.strerror}") from None
 
     def _load(self, profile: str) -> None:
         self._call(profile, "start", "enable", self._target(profile))

@@ -23,7 +23,7 @@ from osbuild_pika.service_managers.base import (
 )
 
 _SUFFIX = ".service"
-_EXAMPLE = "/etc/systemd/system"
+_EXAMPLE = "/etc/systemd/system; or say --transient"
 _PROPERTIES = (
     *("LoadState", "ActiveState", "MainPID", "ExecMainCode", "ExecMainStatus"),
     "StateChangeTimestampMonotonic",

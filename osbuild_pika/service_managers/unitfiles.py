@@ -17,9 +17,9 @@ from osbuild_pika.service_managers.base import (
 
 
 def directory_of(kind: ServiceManagerKind, directory: str | None, example: str) -> str:
-    """The directory, if there is one. Raises RegistrationNotSupportedError."""
+    """The directory, if there is one. Raises RegistrationNotSupportedError: example says how."""
     if directory is None:
-        how = f"name a directory of unit files to allow it, such as {example}: --unit-directory"
+        how = f"name a directory of unit files to allow it, such as --unit-directory {example}"
         raise RegistrationNotSupportedError(kind, how)
     return directory
 

@@ -45,7 +45,10 @@ class Recorder:
 
 def settings(directory: Path | None, **changed: object) -> Settings:
     found = Settings(False, None, launchd.LABEL_PREFIX, None, None, "/logs", 1, 10)
-    return found._replace(directory=None if directory is None else str(directory), **changed)
+    if directory is not None:
+        logs = directory.with_name(f"{directory.name}-logs")
+        found = found._replace(directory=str(directory), logs=str(logs))
+    return found._replace(**changed)
 
 
 def test_a_plist_is_read_back_as_it_was_meant() -> None:
@@ -95,6 +98,7 @@ def test_what_is_asked_of_launchctl(tmp_path: Path) -> None:
         *(*load, f"bootout {TARGET}"),
     ]
     assert list(tmp_path.iterdir()) == []
+    assert Path(manager.settings.logs).is_dir()
 
 
 def test_a_job_that_is_not_to_start_is_disabled(tmp_path: Path) -> None:
@@ -125,15 +129,22 @@ def test_a_job_that_does_not_go_is_said(tmp_path: Path) -> None:
 def test_what_launchd_cannot_is_refused(tmp_path: Path) -> None:
     closed = LaunchdServiceManager(settings(None), Recorder())
     assert (closed.supports_runtime_registration(), closed.list()) == (False, ())
-    with pytest.raises(NotImplementedError, match="such as /Library/LaunchDaemons"):
+    with pytest.raises(
+        NotImplementedError, match="such as --unit-directory /Library/LaunchDaemons"
+    ):
         closed.register("web", ("true",))
-    with pytest.raises(NotImplementedError, match="such as /Library/LaunchDaemons"):
+    with pytest.raises(
+        NotImplementedError, match="such as --unit-directory /Library/LaunchDaemons"
+    ):
         closed.unregister("web")
     with pytest.raises(NotRegisteredError):
         closed.start("web")
     manager = LaunchdServiceManager(settings(tmp_path), Recorder())
     with pytest.raises(ValueError, match="no descriptor for readiness"):
         manager.register("web", ("true",), notify=3)
+    unloggable = LaunchdServiceManager(settings(tmp_path, logs="/proc/logs"), Recorder())
+    with pytest.raises(base.ServiceError, match="web: /proc/logs: No such file"):
+        unloggable.register("web", ("true",))
     with pytest.raises(CommandError, match="launchctl is not on PATH") as missing:
         LaunchdServiceManager(settings(tmp_path)).state("web")
     assert missing.value.exit_code == 3

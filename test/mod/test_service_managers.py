@@ -96,10 +96,19 @@ def test_a_machine_without_one_is_not_fit(tmp_path: Path) -> None:
     assert isinstance(caught.value, HostError)
 
 
-def test_s6_is_a_registrar() -> None:
-    manager = base.get_service_manager("s6")
+@pytest.mark.parametrize(
+    ("kind", "registers"),
+    [("s6", True), ("systemd", False), ("openrc", False), ("launchd", False), ("windows", True)],
+)
+def test_each_kind_has_a_registrar(kind: base.ServiceManagerKind, registers: bool) -> None:
+    manager = base.get_service_manager(kind)
     assert isinstance(manager, base.Registrar)
-    assert (manager.kind, manager.supports_runtime_registration()) == ("s6", True)
+    assert (manager.kind, manager.supports_runtime_registration()) == (kind, registers)
+
+
+def test_settings_of_a_service_manager_are_changed_by_name() -> None:
+    manager = base.get_service_manager("openrc", directory="/nowhere")
+    assert (manager.supports_runtime_registration(), manager.list()) == (True, ())
 
 
 def test_each_error_knows_its_service_and_its_exit_code() -> None:

@@ -100,6 +100,26 @@ if child == 0:
 os.waitpid(child, 0)
 """
 
+CLI = """
+from click.testing import CliRunner
+from osbuild_pika.cli.verbs import osbuild_pika
+def call(*words):
+    done = CliRunner().invoke(osbuild_pika, ["service", *words])
+    return [done.exit_code, done.stdout, done.stderr]
+where = ("--unit-directory", "/etc/init.d")
+seen["register"] = call("register", "web", *where, "--env", "A=1", "--", "sleep", "1000")
+seen["list"] = call("list", *where)
+seen["status"] = call("status", "web")[:1]
+seen["stop"] = call("stop", "web")
+seen["down"] = call("status", "web")[:1]
+seen["restart"] = call("restart", "web")
+seen["unregister"] = call("unregister", "web", *where)
+seen["closed"] = call("register", "web", "--", "sleep", "1000")
+seen["reconcile"] = call("reconcile")
+seen["state"] = call("list", "--state", "/x")
+print(json.dumps(seen))
+"""
+
 
 @pytest.fixture(name="packages", scope="module")
 def fixture_packages(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -140,7 +160,7 @@ def test_what_openrc_refuses_is_said_and_rolled_back(packages: Path, tmp_path: P
         ("program", "BadServiceError", 2, "'no-such-program': there is no such program"),
         ("user", "CommandError", 1, "x: start failed with status 1: * checkpath: owner"),
         ("directory", "ServiceError", 1, "x: /missing/pika-service-x: No such file"),
-        ("closed", "RegistrationNotSupportedError", 3, "such as /etc/init.d"),
+        ("closed", "RegistrationNotSupportedError", 3, "such as --unit-directory /etc/init.d"),
         ("log", "CommandError", 1, "x: start failed with status 1"),
         ("limit", "CommandError", 124, "x: start took too long: supervise-daemon did not"),
         ("start", "CommandError", 1, "web: start failed with status 1: "),
@@ -149,4 +169,25 @@ def test_what_openrc_refuses_is_said_and_rolled_back(packages: Path, tmp_path: P
         ("unknown", "NotRegisteredError", 2, "register it"),
     ):
         assert seen[name][:2] == [kind, code], (name, seen[name])
+        assert text in seen[name][2]
+
+
+def test_the_command_line_steers_openrc(packages: Path, tmp_path: Path) -> None:
+    seen = seen_by(tmp_path, packages, CLI)
+    start = "osbuild-pika: "
+    assert seen["register"] == [0, "", f"{start}web: registered, started\n"]
+    assert (seen["list"], seen["status"], seen["down"]) == ([0, "web\n", ""], [0], [1])
+    assert seen["stop"] == [0, "", f"{start}web: down\n"]
+    assert seen["restart"] == [0, "", f"{start}web: up\n"]
+    assert seen["unregister"] == [0, "", f"{start}web: not registered\n"]
+    for name, code, text in (
+        (
+            "closed",
+            3,
+            "allow it, such as --unit-directory /etc/init.d",
+        ),
+        ("reconcile", 2, "openrc starts by itself what is enabled: there is nothing to reconcile"),
+        ("state", 2, "--state is for s6; this machine has openrc"),
+    ):
+        assert (seen[name][:2], seen[name][2].count("\n")) == ([code, ""], 1)
         assert text in seen[name][2]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import CliRunner, Result
-from s6_trees import FOREVER, USER, Tree, tree_of
+from s6_trees import FOREVER, ROOT, USER, Tree, eventually, tree_of
 
 from osbuild_pika.cli.verbs import osbuild_pika
 
@@ -18,6 +19,12 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("s6-svscan") is None, reason="install Debian's s6"),
 ]
 Call = Callable[..., Result]
+PROGRAM = """#!{python}
+import sys
+sys.path.insert(0, "{root}")
+from osbuild_pika.cli import main
+main()
+"""
 
 
 @pytest.fixture
@@ -58,11 +65,47 @@ def test_a_service_from_its_registration_to_its_end(call: Call, tree: Tree) -> N
     assert (call("list").stdout, tree.left(), tree.processes()) == ("", [], [])
 
 
+def test_a_participant_is_a_service(
+    call: Call, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, program = tree.place / "images", tree.place / "osbuild-pika"
+    program.write_text(PROGRAM.format(python=sys.executable, root=ROOT))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tree.place}:{os.environ['PATH']}")
+    words = ("--store", str(tree.place / "store"))
+    wrong = call("register", "web", "--participant", str(place), "--", "--no-such-option")
+    assert (wrong.exit_code, call("list").stdout) == (2, "")
+    done = call("register", "web", "--participant", str(place), "--", *words)
+    assert (done.exit_code, done.stderr) == (0, "osbuild-pika: web: registered, started\n")
+    assert eventually((place / "in").is_dir)
+    (tree.place / "bad.json").write_text("{}")
+    (tree.place / "bad.json").rename(place / "in/bad.json")
+    assert eventually((place / "out/bad.json").exists)
+    assert json.loads((place / "out/bad.json").read_text())["result"] is False
+    assert call("unregister", "web").exit_code == 0
+
+
+def test_without_its_program_no_participant_is_registered(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/missing")
+    monkeypatch.setattr("sys.executable", "/missing/python3")
+    done = call("register", "web", "--participant", "/x")
+    assert (done.exit_code, done.stderr.count("\n")) == (3, 1)
+    assert "--participant: osbuild-pika is neither in /missing nor on PATH" in done.stderr
+
+
 def test_what_is_wrong_is_one_line_and_an_exit_code(call: Call) -> None:
     assert call("register", "web", "--", *FOREVER).exit_code == 0
     cases = [
         (2, "web: a service of that name", ("register", "web", "--", "true")),
         (2, "'A B' is no name of a profile", ("register", "A B", "--", "true")),
+        (2, "x: what is to run? name it: -- COMMAND, or --participant DIR", ("register", "x")),
+        (
+            2,
+            "--unit-directory is for systemd and openrc and launchd",
+            ("list", "--unit-directory=/x"),
+        ),
         (2, "want KEY=VALUE", ("register", "x", "--env", "A", "--", "true")),
         (2, "'1' is no name of an environment", ("register", "x", "--env", "1=a", "--", "true")),
         (2, "a descriptor from 3", ("register", "x", "--notify", "1", "--", "true")),
@@ -108,7 +151,8 @@ def test_on_systemd_what_it_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(found, lambda: "systemd")
     for words, code, text in (
         (["reconcile"], 2, "nothing to reconcile"),
-        (["list", "--state", "/x"], 2, "are s6's"),
+        (["list", "--state", "/x"], 2, "--state is for s6; this machine has systemd"),
+        (["list", "--transient", "--unit-directory", "/x"], 2, "--transient writes no file"),
         (["register", "web", "--", "true"], 3, "name a directory of unit files"),
     ):
         done = CliRunner().invoke(osbuild_pika, ["service", *words])

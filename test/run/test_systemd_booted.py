@@ -108,6 +108,18 @@ os.chown("/run/games", 5, 5)
 own.register("own", ("sh", "-c", "id -un > /run/games/new; mv /run/games/new /run/games/said"))
 until(lambda: os.path.exists("/run/games/said"))
 seen["own"] = open("/run/games/said").read()
+from click.testing import CliRunner
+from osbuild_pika.cli.verbs import osbuild_pika
+seen["cli"] = []
+for words in (
+    ("register", "cli", "--transient", "--", "sleep", "1000"),
+    ("list", "--transient"),
+    ("status", "cli"),
+    ("unregister", "cli", "--transient"),
+    ("status", "cli"),
+):
+    done = CliRunner().invoke(osbuild_pika, ["service", *words])
+    seen["cli"].append([words[0], done.exit_code])
 seen["left"] = manager.list()
 json.dump(seen, open("/run/seen", "w"))
 """
@@ -198,6 +210,8 @@ def test_a_transient_service_lives_until_it_stops(tmp_path: Path) -> None:
         assert text in seen[name][1]
     assert seen["done"] == [False, ["done"]]
     assert (seen["own"], seen["left"]) == ("games\n", [])
+    ends = [("register", 0), ("list", 0), ("status", 0), ("unregister", 0), ("status", 2)]
+    assert [tuple(each) for each in seen["cli"]] == ends
 
 
 def test_a_users_own_systemd_does_the_same(tmp_path: Path) -> None:
