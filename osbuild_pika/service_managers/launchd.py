@@ -218,6 +218,8 @@ def render(
     profile: str, command: Sequence[str], env: Mapping[str, str], settings: Settings
 ) -> bytes:
     """The plist of a job. Raises ValueError for what cannot be."""
+    if settings.is_user and settings.user is not None:
+        raise BadServiceError(f"{settings.user}: only root can run a service as another user")
     log = os.path.join(settings.logs, f"{settings.prefix}{profile}.log")
     job = {
         "Label": f"{settings.prefix}{profile}",
@@ -230,7 +232,7 @@ def render(
         "StandardOutPath": log,
         "StandardErrorPath": log,
     }
-    if settings.user is not None and not settings.is_user:
+    if settings.user is not None:
         job["UserName"] = settings.user
     try:
         return plistlib.dumps(job)

@@ -13,7 +13,7 @@ from collections import namedtuple
 from collections.abc import Mapping, Sequence
 
 from osbuild_pika.inside.services import openrc as scripts
-from osbuild_pika.service_managers import base, programs, unitfiles
+from osbuild_pika.service_managers import base, processes, programs, unitfiles
 from osbuild_pika.service_managers.base import (
     BadServiceError,
     CommandError,
@@ -26,7 +26,8 @@ RUNLEVEL = "default"
 _EXAMPLE = "/etc/init.d"
 _LOOK_S = 0.02  # between two looks at what OpenRC tells nobody
 _STARTED, _STARTING = 0, 8  # say `status` of a script; all others are not started again
-_STATES = (_STARTED, 3, 4, _STARTING, 16, 32, 64)
+_UNSUPERVISED = (32, 64)  # its supervisor was killed, or gave up
+_STATES = (_STARTED, 3, 4, _STARTING, 16, *_UNSUPERVISED)
 
 # directory: where registering writes scripts, one that OpenRC reads; None: registering is refused.
 # user: who services run as, None: root. logs: a directory. timeout_s: of each wait.
@@ -59,11 +60,13 @@ class OpenRCServiceManager:
 
     def start(self, profile: str) -> None:
         self._known(profile)
+        if self._status(profile, "start") in _UNSUPERVISED:  # OpenRC would take it for started
+            self._stop(profile)
         self._start(profile)
 
     def stop(self, profile: str) -> None:
         self._known(profile)
-        self._call(profile, "stop", "rc-service", self._name(profile), "stop")
+        self._stop(profile)
 
     def restart(self, profile: str) -> None:
         self.stop(profile)
@@ -78,14 +81,12 @@ class OpenRCServiceManager:
         Raises NotRegisteredError, CommandError.
         """
         self._known(profile)
-        done = self._tried("rc-service", self._name(profile), "status")
-        if done.returncode not in _STATES:
-            raise _refused(profile, "status", done)
-        is_wanted = done.returncode in (_STARTED, _STARTING)
-        pid = self._kept(profile, "child_pid")
-        is_up = pid.isdecimal() and os.path.exists(f"/proc/{pid}")
-        found, since_s = int(pid) if is_up else None, self._since_s(profile) if is_up else 0
-        return State(is_up, is_wanted, is_up and is_wanted, found, None, None, since_s)
+        status = self._status(profile, "status")
+        is_wanted = status in (_STARTED, _STARTING)
+        pid = self._pid(profile) if is_wanted else self._stray(profile)
+        is_up = pid is not None
+        since_s = self._since_s(profile) if is_up else 0
+        return State(is_up, is_wanted, is_up and is_wanted, pid, None, None, since_s)
 
     def list(self) -> tuple[str, ...]:
         """The profiles with a script in the directory, sorted."""
@@ -121,7 +122,7 @@ class OpenRCServiceManager:
         """Stop it and remove its script; without effect if there is none. Its log stays."""
         path = self._path(validate_profile_name(profile))
         if os.path.lexists(path):
-            self._call(profile, "stop", "rc-service", self._name(profile), "stop")
+            self._stop(profile)
             self._withdraw(profile, path)
 
     def _withdraw(self, profile: str, path: str) -> None:
@@ -130,6 +131,35 @@ class OpenRCServiceManager:
             self._tried(*words)  # what was not begun cannot be undone
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def _status(self, profile: str, action: str) -> int:
+        """What a script's `status` ends with. Raises CommandError."""
+        done = self._tried("rc-service", self._name(profile), "status")
+        if done.returncode not in _STATES:
+            raise _refused(profile, action, done)
+        return int(done.returncode)
+
+    def _stop(self, profile: str) -> None:
+        """OpenRC ends a supervisor, which ends the service; one whose supervisor is gone, we do."""
+        is_lost = self._status(profile, "stop") in _UNSUPERVISED
+        stray = self._stray(profile) if is_lost else None
+        self._call(profile, "stop", "rc-service", self._name(profile), "stop")
+        if stray is not None:
+            processes.end(stray, self.settings.kill_after_s)
+
+    def _pid(self, profile: str) -> int | None:
+        """The service's process, if there is one of its number."""
+        pid = self._kept(profile, "child_pid")
+        return int(pid) if pid.isdecimal() and os.path.exists(f"/proc/{pid}") else None
+
+    def _stray(self, profile: str) -> int | None:
+        """The same where nobody watches it: the number could be another process's by now."""
+        pid = self._pid(profile)
+        with contextlib.suppress(OSError):
+            kept_s = time.time() - os.stat(self._value(profile, "child_pid")).st_mtime
+            if pid is not None and processes.is_of_age(pid, kept_s):
+                return pid
+        return None
 
     def _start(self, profile: str) -> None:
         """supervise-daemon goes to the background first, and starts the service then."""

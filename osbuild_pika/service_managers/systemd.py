@@ -227,7 +227,9 @@ def parse_state(found: Mapping[str, str], now_s: float) -> State:
 def unit_of(
     profile: str, command: Sequence[str], env: Mapping[str, str], settings: Settings
 ) -> units.Unit:
-    """The unit of a service. Raises ValueError for a program that is not there."""
+    """The unit of a service. Raises ValueError for what cannot be."""
+    if settings.is_user and settings.user is not None:
+        raise BadServiceError(f"{settings.user}: only root can run a service as another user")
     return units.Unit(
         description=f"osbuild-pika service {profile}",
         command=unitfiles.command_of(command, settings.profile_flag, profile),

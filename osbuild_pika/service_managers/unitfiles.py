@@ -35,8 +35,12 @@ def write(profile: str, path: str, content: bytes, mode: int = 0o600) -> None:
         raise AlreadyRegisteredError(profile) from None
     except OSError as error:
         raise ServiceError(profile, f"{path}: {error.strerror}") from None
-    with open(fd, "wb") as file:
-        file.write(content)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        os.unlink(path)
+        raise ServiceError(profile, f"{path}: {error.strerror}") from None
 
 
 def profiles(directory: str | None, prefix: str, suffix: str = "") -> tuple[str, ...]:

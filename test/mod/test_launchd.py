@@ -68,8 +68,10 @@ def test_a_plist_is_read_back_as_it_was_meant() -> None:
         "StandardErrorPath": "/logs/osbuild-pika.service.web.log",
         "UserName": "web",
     }
-    own = plistlib.loads(launchd.render("web", FOREIGN, {}, settings(None, is_user=True, user="x")))
+    own = plistlib.loads(launchd.render("web", FOREIGN, {}, settings(None, is_user=True)))
     assert "UserName" not in own
+    with pytest.raises(ValueError, match="x: only root can run a service as another user"):
+        launchd.render("web", FOREIGN, {}, settings(None, is_user=True, user="x"))
     with pytest.raises(ValueError, match="web: a plist holds no control characters"):
         launchd.render("web", ("sh", "\x01"), {}, settings(None))
 

@@ -33,7 +33,8 @@ def read(path):
 """
 LIFE = """
 say = 'echo "$A|$0|$1" > /run/said.new; mv /run/said.new /run/said; exec sleep 1000'
-manager.register("web", ("sh", "-c", say, "x  y;* %n", "$A `q`\\nz"), env={"A": 'a  %h "q*" $B'})
+env = {"A": 'a  %h "q*" $B', "command": "none", "IFS": "/"}
+manager.register("web", ("sh", "-c", say, "x  y;* %n", "$A `q`\\nz"), env=env)
 until(lambda: os.path.exists("/run/said"))
 seen["said"], seen["list"] = read("/run/said"), manager.list()
 seen["mode"] = os.stat("/etc/init.d/pika-service-web").st_mode & 0o777
@@ -59,6 +60,18 @@ until(lambda: read("/var/log/osbuild-pika/services/pika-service-stubborn.log"))
 pid = manager.state("stubborn").pid
 manager.unregister("stubborn")
 seen["killed"] = not os.path.exists(f"/proc/{pid}")
+deaf = "trap '' TERM; echo up; while :; do sleep 1; done"
+for name, how, call in (("lost", "sleep 1000", manager.start), ("deaf", deaf, manager.stop)):
+    manager.register(name, ("sh", "-c", f"echo up; {how}"))
+    until(lambda: read(f"/var/log/osbuild-pika/services/pika-service-{name}.log"))
+    left = manager.state(name)
+    os.kill(int(read(f"/run/supervise-pika-service-{name}.pid")), 9)
+    until(lambda: not manager.state(name).is_wanted)
+    alone = manager.state(name)
+    call(name)
+    is_gone = not os.path.exists(f"/proc/{left.pid}")
+    seen[name] = [alone.is_up, alone.pid == left.pid, is_gone, manager.is_running(name)]
+    manager.unregister(name)
 manager.register("down", ("sleep", "9"), start_now=False)
 seen["down"] = [manager.is_running("down"), os.listdir("/etc/runlevels/default")]
 manager.register("again", ("sh", "-c", "echo x; exit 78"))
@@ -87,6 +100,10 @@ for name, changed in (
     other = openrc.OpenRCServiceManager(settings._replace(**changed))
     error(name, other.register, "x", ("sleep", "9"))
 started = os.listdir("/run/openrc/started")
+os.system("mount -t tmpfs -o size=4k full /mnt; head -c 4096 /dev/zero > /mnt/full")
+full = openrc.OpenRCServiceManager(settings._replace(directory="/mnt"))
+error("full", full.register, "x", ("sleep", "9"))
+seen["half"] = os.listdir("/mnt")
 seen["left"] = [manager.list(), os.listdir("/etc/runlevels/default"), started]
 child = os.fork()
 if child == 0:
@@ -146,13 +163,16 @@ def test_a_service_lives_a_whole_life_under_openrc(packages: Path, tmp_path: Pat
     assert (kind, code) == ("NotRegisteredError", 2)
     assert "register it: osbuild-pika service register web" in text
     assert (seen["left"], seen["killed"]) == ([[], False], True)
+    # Their supervisors were killed, and they were not: one is started, one is stopped.
+    assert seen["lost"] == [True, True, True, True]
+    assert seen["deaf"] == [True, True, True, False]
     assert (seen["down"], seen["again"]) == ([False, []], True)
     assert seen["games"] == "games /usr/games\n"
 
 
 def test_what_openrc_refuses_is_said_and_rolled_back(packages: Path, tmp_path: Path) -> None:
     seen = seen_by(tmp_path, packages, ERRORS)
-    assert seen["left"] == [["web"], [], []]
+    assert (seen["left"], seen["half"]) == ([["web"], [], []], ["full"])
     for name, kind, code, text in (
         ("twice", "AlreadyRegisteredError", 2, "osbuild-pika service unregister web"),
         ("notify", "BadServiceError", 2, "no descriptor for readiness"),
@@ -160,6 +180,7 @@ def test_what_openrc_refuses_is_said_and_rolled_back(packages: Path, tmp_path: P
         ("program", "BadServiceError", 2, "'no-such-program': there is no such program"),
         ("user", "CommandError", 1, "x: start failed with status 1: * checkpath: owner"),
         ("directory", "ServiceError", 1, "x: /missing/pika-service-x: No such file"),
+        ("full", "ServiceError", 1, "x: /mnt/pika-service-x: No space left on device"),
         ("closed", "RegistrationNotSupportedError", 3, "such as --unit-directory /etc/init.d"),
         ("log", "CommandError", 1, "x: start failed with status 1"),
         ("limit", "CommandError", 124, "x: start took too long: supervise-daemon did not"),

@@ -55,6 +55,8 @@ def test_a_word_is_quoted_as_systemd_reads_it() -> None:
     assert "User=web\n" in unit_text(
         systemd.unit_of("web", ("sh",), {}, SETTINGS._replace(user="web"))
     )
+    with pytest.raises(ValueError, match="web: only root can run a service as another user"):
+        systemd.unit_of("web", ("sh",), {}, SETTINGS._replace(user="web", is_user=True))
     with pytest.raises(ValueError, match="no such program"):
         unit_text(systemd.unit_of("web", ("no-such-program",), {}, SETTINGS))
 
