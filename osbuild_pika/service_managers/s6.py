@@ -50,7 +50,7 @@ def default_settings() -> Settings:
     if os.geteuid() != 0:
         home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
         state, logs = (os.path.join(home, "osbuild-pika", name) for name in ("services", "logs"))
-    return Settings(scan, state, logs, base.PREFIX, None, -1, None, timeout_s=20, kill_after_s=10)
+    return Settings(scan, state, logs, base.PREFIX, None, -1, None, timeout_s=60, kill_after_s=10)
 
 
 class S6ServiceManager:
