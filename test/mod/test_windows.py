@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,3 +192,13 @@ def test_what_is_a_task_is_named_in_our_folder() -> None:
     with pytest.raises(NotRegisteredError):
         WindowsServiceManager(run=run).state("web")
     assert asked == [("schtasks", "/Query", "/TN", TASK, "/V", "/FO", "CSV", "/NH")]
+
+
+def test_it_needs_nothing_that_windows_has_not() -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(('fcntl', 'grp', 'pwd', 'resource')))\n"
+        "from osbuild_pika.service_managers import base\n"
+        "print(base.get_service_manager('windows').kind)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout == b"windows\n"

@@ -38,8 +38,12 @@ class Recorder:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="install Debian's systemd")
 @pytest.mark.parametrize("settings", [SETTINGS, SETTINGS._replace(is_user=True)])
-def test_systemd_takes_a_unit_as_it_is(settings: Settings, tmp_path: Path) -> None:
-    text = unit_text(systemd.unit_of("web", FOREIGN, {"A": "%h\n'\"\\ $X", "B": ""}, settings))
+@pytest.mark.parametrize("more", [{}, {"log": "/var/log/100% of it", "is_notify": True}])
+def test_systemd_takes_a_unit_as_it_is(
+    settings: Settings, more: dict[str, object], tmp_path: Path
+) -> None:
+    unit_found = systemd.unit_of("web", FOREIGN, {"A": "%h\n'\"\\ $X", "B": ""}, settings)
+    text = unit_text(unit_found._replace(**more))
     unit = tmp_path / "pika-web.service"
     unit.write_text(text)
     mode = "--user" if settings.is_user else "--system"
