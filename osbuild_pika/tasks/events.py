@@ -34,7 +34,7 @@ _listeners: dict[Hashable, list[Callable[[TaskEvent], None]]] = {}
 
 
 @contextlib.contextmanager
-def listening(callback: Callable[[TaskEvent], None], *keys: Hashable) -> Iterator[None]:
+def listening(callback: Callable[[TaskEvent], None], *keys: Any) -> Iterator[None]:
     """Have a function called with each event of these keys; of all, if there are none.
 
     An object's keys are what its `setup_task_event_keys` gives. What the function raises is raised

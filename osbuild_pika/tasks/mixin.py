@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Self
 
 from osbuild_pika.errors import InputError
-from osbuild_pika.tasks import walk
+from osbuild_pika.tasks import files, walk
 from osbuild_pika.tasks.decision import Stamp
 from osbuild_pika.tasks.paths import PathMixin
 from osbuild_pika.tasks.stamps import Stamps, shorten
@@ -89,7 +89,7 @@ class SetupTaskMixin(PathMixin):
             task = TaskWrapper(task, words, order=order, name=name)
         elif description is not None or order is not None or name is not None:
             raise TypeError("a task has its description, order and name already")
-        if task.name in [each.name for each in self.setup_tasks]:
+        if files.check_name(task.name) in [each.name for each in self.setup_tasks]:
             raise InputError(f"{self.stamp_subdir} has a setup task {task.name} already")
         vars(self)["_added_setup_tasks"] = (*vars(self).get("_added_setup_tasks", ()), task)
         return task

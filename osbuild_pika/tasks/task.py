@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
 from osbuild_pika.errors import HostError
-from osbuild_pika.tasks import calling, events, files, locks, log, stamps
+from osbuild_pika.tasks import calling, events, locks, log, stamps
 from osbuild_pika.tasks.decision import (
     ABSENT,
     FUTURE,
@@ -108,7 +108,7 @@ class TaskWrapper:
         self.func = func
         self.description = description
         self.order = take_order(order, None)
-        self.name = files.check_name(name or getattr(func, "__name__", None))
+        self.name = str(name or getattr(func, "__name__", ""))
         self.__doc__ = func.__doc__
         self._owner: type | None = None
         self._completed: _Function | None = None
