@@ -16,7 +16,7 @@ from osbuild_pika.tasks.task import Judged, SkipSetupTask, TaskWrapper
 if TYPE_CHECKING:
     from osbuild_pika.tasks.mixin import Context, SetupTaskMixin
 
-_Way = ContextVar[tuple[str, ...]]
+_Way = ContextVar[tuple[tuple[str, str], ...]]  # stamp directory and name of each object
 _looking: _Way = ContextVar("looking", default=())
 _running: _Way = ContextVar("running", default=())
 
@@ -100,10 +100,10 @@ def _chosen(obj: SetupTaskMixin, through: str | None) -> tuple[TaskWrapper, ...]
 @contextlib.contextmanager
 def _entered(way: _Way, obj: SetupTaskMixin) -> Iterator[None]:
     """Go into an object. Raises CycleError if the way is in it already."""
-    place = os.path.abspath(obj.stamp_path)
+    place = (os.path.abspath(obj.stamp_path), obj.stamp_subdir)
     before = way.get()
     if place in before:
-        names = [os.path.basename(each) for each in (*before[before.index(place) :], place)]
+        names = [name for _, name in (*before[before.index(place) :], place)]
         raise CycleError(f"setup tasks depend on each other: {' -> '.join(names)}")
     token = way.set((*before, place))
     try:

@@ -90,6 +90,11 @@ def test_the_upstream_name_on_the_index_is_never_imported() -> None:
     assert not [path for path in MODULES if {"osbuild"} & {n.split(".")[0] for n in imports(path)}]
 
 
+def test_a_template_engine_is_imported_by_one_file_only() -> None:
+    found = [path for path in MODULES if "mako" in {n.split(".")[0] for n in imports(path)}]
+    assert found == [PACKAGE / "tasks/mako_tasks.py"]
+
+
 def test_what_is_under_the_gpl_is_imported_by_one_file_only() -> None:
     found = [path for path in MODULES if "pykickstart" in {n.split(".")[0] for n in imports(path)}]
     assert found == [PACKAGE / "image/kickstart.py"]
