@@ -88,6 +88,12 @@ def changed(thing: Thing) -> None:
     (thing.directory / "input").write_text('"two"')
 
 
+def spoiled(thing: Thing) -> None:
+    """The product of the second task is another's: it alone has to be made, and what follows it."""
+    done(thing)
+    (thing.directory / "second").write_text('[7, "another"]')
+
+
 def original(thing: Thing) -> None:
     """All is done, by stamps of the original; then the input changes."""
     done(thing)
@@ -99,6 +105,7 @@ def original(thing: Thing) -> None:
 SCENES: dict[str, tuple[Callable[[Thing], None], str]] = {
     "the first run": (nothing, "run"),
     "a changed input": (changed, "run"),
+    "a spoiled product": (spoiled, "run"),
     "one task is called": (done, "first"),
     "stamps of the original": (original, "run"),
 }
