@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from osbuild_pika.engine.order import Order
-from osbuild_pika.errors import HostError, InputError, describe_status
+from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError, describe_status
 
 if TYPE_CHECKING:
     from osbuild_pika.engine.manifest import Manifest
@@ -228,6 +228,13 @@ def build(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def error_of(code: int, message: str) -> PikaError:
+    """The error that a build's exit code means."""
+    error = PikaError(message or describe_status(code))
+    error.exit_code = ExitCode(code) if code in list(ExitCode) else ExitCode.FAILED
+    return error
 
 
 def _start(records_fd: int) -> subprocess.Popen[bytes]:

@@ -137,8 +137,10 @@ def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
 
 def _tell_images(order: "Order", exported: list[str], took_s: float) -> None:
     """A line for each output on stdout, and how to take it into Incus on stderr."""
+    from osbuild_pika.products import published
+
     left = {os.path.realpath(path): path for path in exported}
-    for image in images.exported(json.loads(order.manifest), order.output or "."):
+    for image in published.exported(json.loads(order.manifest), order.output or "."):
         if left.pop(os.path.realpath(os.path.dirname(image.files[0])), None) is None:
             continue  # of an earlier build
         where = " ".join(image.files)

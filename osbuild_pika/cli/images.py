@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,36 +121,6 @@ def manifest_of(path: str, given: Mapping[str, Any], is_new_allowed: bool) -> Re
         say(f"there is no {name} yet: making it, as `osbuild-pika lock` does")
         pipeline.new_lock(path, found, say)
     return Read(pipeline.image_manifest(path, found), found.name)
-
-
-class Image(NamedTuple):
-    """What came of an output. files: in the order in which Incus wants them."""
-
-    output: str
-    files: tuple[str, ...]
-    size_bytes: int
-    fingerprint: str
-
-    @property
-    def is_for_incus(self) -> bool:
-        return self.output.startswith("incus-")
-
-
-def exported(manifest: Any, directory: str) -> Iterator[Image]:
-    """The outputs of a definition's manifest that lie below a directory now.
-
-    A tree is the sandbox's work: links in it are not followed. Raises InputError.
-    """
-    from osbuild_pika.incus import local
-
-    for pipeline in manifest["pipelines"]:
-        options = pipeline["stages"][-1]["options"]
-        names = [options[key] for key in ("filename", "metadata", "rootfs") if key in options]
-        place = os.path.join(directory, pipeline["name"])
-        if names and os.path.isdir(place):
-            files = [os.path.join(place, name) for name in names]
-            found = local.measure(*files, flags=os.O_NOFOLLOW)
-            yield Image(pipeline["name"], tuple(files), found.size_bytes, found.fingerprint)
 
 
 def check(path: str) -> str:

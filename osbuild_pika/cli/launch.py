@@ -74,7 +74,7 @@ def launch(image: str, name: str, rootfs: str | None, **options: Any) -> None:
     Exits 0 if the guest is ready, 2 for bad input, 3 without Incus or if it refuses, 5 if the
     guest failed or stopped, 124 if it was not ready in time.
     """
-    _need_httpx()
+    need_httpx()
     from osbuild_pika.incus import instances, launching
     from osbuild_pika.incus.client import Client
 
@@ -93,11 +93,12 @@ def launch(image: str, name: str, rootfs: str | None, **options: Any) -> None:
     _answer(_document(wish, found, done, options["project"]), options["form"])
 
 
-def _need_httpx() -> None:
+def need_httpx() -> None:
+    """Raise HostError where Incus cannot be talked to."""
     try:
         import httpx  # noqa: F401
     except ModuleNotFoundError:
-        raise HostError("launch needs httpx: pip install 'osbuild-pika[incus]'") from None
+        raise HostError("Incus needs httpx: pip install 'osbuild-pika[incus]'") from None
 
 
 def _built(image: str) -> str:

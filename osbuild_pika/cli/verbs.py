@@ -18,7 +18,7 @@ ANY_OPTION = {"ignore_unknown_options": True}
 # Each is a command of its own name in a module of its own name, imported for who calls it.
 VERBS = (
     *("build", "cancel", "check", "doctor", "gc", "init", "launch", "lock", "osbuild"),
-    *("participant", "plan", "result", "runs", "service", "upstream", "watch"),
+    *("participant", "plan", "result", "runs", "service", "tasks", "upstream", "watch"),
 )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from osbuild_pika import pipeline, results
 from osbuild_pika.engine.order import Order, run_name
-from osbuild_pika.errors import ExitCode, InputError, PikaError, describe_status
+from osbuild_pika.errors import ExitCode, InputError, PikaError
 from osbuild_pika.image import debian
 from osbuild_pika.lifecycle import LifecycleError
 from osbuild_pika.monitor import Record, Sink, Tee
@@ -295,9 +295,7 @@ class _Builder:
         if code == ExitCode.INTERRUPTED:
             raise StoppedError
         last = self._seen.get("refused") or self._seen.get("build.finished") or {}
-        error = PikaError(str(last.get("message") or describe_status(code)))
-        error.exit_code = ExitCode(code) if code in list(ExitCode) else ExitCode.FAILED
-        raise error
+        raise pipeline.error_of(code, str(last.get("message") or ""))
 
     def _artifacts(self, manifest: Mapping[str, Any]) -> list[Json]:
         """What came out of the run, as files of the place. Raises PikaError."""

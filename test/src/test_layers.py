@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "osbuild_pika"
 RUNGS = (
     {"cli", "web", "fleet"},
     {"participant"},
+    {"products"},
     {"pipeline", "tasks"},
     {"engine", "upstream", "image", "incus", "service_managers"},
     {"monitor", "results", "imagefile"},

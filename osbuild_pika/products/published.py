@@ -1,0 +1,128 @@
+"""A directory of images for others: <name>/<output>/<files>, and <name>/image.json.
+
+Each file is replaced in one step; image.json comes last and has the digest of each, so who reads
+while an image is replaced sees that it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from osbuild_pika.engine import disk
+from osbuild_pika.errors import ExitCode, PikaError
+from osbuild_pika.tasks import files
+
+FACTS = "image.json"
+
+
+class Output(NamedTuple):
+    """One output of an image. files: paths, in the order in which Incus wants them.
+
+    size_bytes, fingerprint: of all together; the fingerprint is Incus's.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    size_bytes: int
+    fingerprint: str
+
+    @property
+    def is_for_incus(self) -> bool:
+        return self.name.startswith("incus-")
+
+
+def exported(manifest: Any, directory: str) -> Iterator[Output]:
+    """The outputs of a definition's manifest that lie below a directory now.
+
+    A tree is the sandbox's work: links in it are not followed. Raises InputError.
+    """
+    from osbuild_pika.incus import local
+
+    for pipeline in manifest["pipelines"]:
+        options = pipeline["stages"][-1]["options"]
+        names = [options[key] for key in ("filename", "metadata", "rootfs") if key in options]
+        folder = os.path.join(directory, pipeline["name"])
+        if names and os.path.isdir(folder):
+            paths = [os.path.join(folder, name) for name in names]
+            found = local.measure(*paths, flags=os.O_NOFOLLOW)
+            yield Output(pipeline["name"], tuple(paths), found.size_bytes, found.fingerprint)
+
+
+class PublishError(PikaError):
+    exit_code = ExitCode.PUBLISH_FAILED
+
+
+def are_there(outputs: Sequence[Output]) -> bool:
+    """Whether all files are there, and as large as they were."""
+    try:
+        return bool(outputs) and all(
+            sum(os.lstat(path).st_size for path in each.files) == each.size_bytes
+            for each in outputs
+        )
+    except OSError:
+        return False
+
+
+def place(directory: str, name: str, outputs: Sequence[Output]) -> list[Output]:
+    """Where the outputs of an image are published."""
+    return [
+        each._replace(
+            files=tuple(
+                os.path.join(directory, name, each.name, os.path.basename(path))
+                for path in each.files
+            )
+        )
+        for each in outputs
+    ]
+
+
+def publish(directory: str, name: str, outputs: Sequence[Output]) -> None:
+    """Put the outputs of an image into a directory. Raises PublishError."""
+    documents = []
+    try:
+        for given, target in zip(outputs, place(directory, name, outputs), strict=True):
+            os.makedirs(os.path.join(directory, name, given.name), exist_ok=True)
+            pairs = zip(given.files, target.files, strict=True)
+            documents.append(
+                {
+                    "output": given.name,
+                    "fingerprint": given.fingerprint,
+                    "size_bytes": given.size_bytes,
+                    "files": [_copy(source, to) for source, to in pairs],
+                }
+            )
+        facts = {"schema_version": 1, "name": name, "outputs": documents}
+        text = json.dumps(facts, indent=2) + "\n"
+        files.replace(Path(directory, name, FACTS), text.encode())
+    except OSError as error:
+        raise PublishError(f"{error.filename or directory}: {error.strerror}") from None
+
+
+def _copy(source: str, target: str) -> dict[str, Any]:
+    """Replace a file by another one's content; returns what image.json says of it."""
+    temporary = f"{target}.tmp"
+    try:
+        with open(source, "rb") as given, open(temporary, "wb") as made:
+            shutil.copyfileobj(given, made)
+            made.flush()
+            os.fsync(made.fileno())
+        with open(temporary, "rb") as made:
+            digest = hashlib.file_digest(made, "sha256").hexdigest()
+        os.replace(temporary, target)
+        disk.sync_directory(os.path.dirname(target))
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    size = os.path.getsize(target)
+    folder = os.path.basename(os.path.dirname(target))
+    return {
+        "path": f"{folder}/{os.path.basename(target)}",
+        "size_bytes": size,
+        "sha256": digest,
+    }
