@@ -2,127 +2,36 @@
 
 An image is started many times, so nothing in it may name one machine: no machine-id, no ssh host
 keys, no resolver of the build host. Where each file lies and what it says stands in
-docs/reference/guest.md.
+docs/reference/guest.md; guest_systemd, guest_s6 and guest_openrc have what differs by init.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from pathlib import Path
 
-from osbuild_pika.inside import files, intree, units
+from osbuild_pika.inside import files, guest_openrc, guest_s6, guest_systemd, guestparts
 from osbuild_pika.inside.places import resolve
-from osbuild_pika.inside.stage import StageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
     from typing import Any
 
-HERE = Path(__file__).parent
-FOLDER = "/usr/lib/pika-cloud"
-HELPER, REPORTER = f"{FOLDER}/pika-cloud-lifecycle", f"{FOLDER}/pika-cloud-report"
-RULES = f"{FOLDER}/report.json"
-UNITS = "/usr/lib/systemd/system"
-NETWORK_FILE = "/etc/systemd/network/eth0.network"
-INTERPRETER = "#!/usr/bin/python3"
-WITHIN_S = 120  # how long a guest may take to be ready, if nothing else is said
-UNIT_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9\\:_.-]*(@[A-Za-z0-9\\:_.-]+)?\.[a-z]+\Z")
-NETWORK = """\
-[Match]
-Name=eth0
+    Maker = Callable[[Path, Mapping[str, Any]], str]
 
-[Network]
-DHCP=yes
-IPv6AcceptRA=yes
-
-[DHCPv4]
-ClientIdentifier=mac
-UseHostname=no
-"""
-NO_NETWORK = """\
-[Match]
-Name=eth0
-
-[Link]
-Unmanaged=yes
-"""
-# Where /sys can be written, networkd waits for udev to name the links. Without udev in the image
-# it would wait for ever, and an unprivileged container's /sys can be written.
-NO_UDEV = """\
-[Service]
-ReadOnlyPaths=/sys
-"""
-# A guest may have no network, and what waits for one should not wait for long then.
-ONLINE = """\
-[Unit]
-ConditionPathExists=/sys/class/net/eth0
-
-[Service]
-ExecStart=
-ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --interface=eth0 --timeout=30
-"""
-# A container may ask the kernel about its own network links only; the rest are the host's.
-TRIGGER = """\
-[Service]
-ExecStart=
-ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net
-"""
 HOSTS = """\
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
 ff02::1 ip6-allnodes
 ff02::2 ip6-allrouters
 """
-SSH_KEYS = """\
-[Unit]
-Description=Make this machine's ssh host keys
-ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key
-Before=ssh.service ssh.socket
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/bin/ssh-keygen -A
-
-[Install]
-WantedBy=multi-user.target
-"""
-# Early, for it waits for nothing: `booted` is told before other units are started, and a unit
-# that is needed early can be the one that is waited for.
-REPORT = """\
-[Unit]
-Description=Tell the Incus host how far this guest is
-DefaultDependencies=no
-Conflicts=shutdown.target
-Before=shutdown.target{before}
-
-[Service]
-Type=notify
-NotifyAccess=main
-RemainAfterExit=yes
-ExecStart={reporter} boot
-TimeoutStartSec=60
-
-[Install]
-WantedBy=multi-user.target
-"""
-FAILED = """\
-[Unit]
-Description=Tell the Incus host that {unit} failed
-After=pika-cloud-report.service
-
-[Service]
-Type=oneshot
-ExecStart={reporter} failed
-"""
-DROP_IN = """\
-[Unit]
-Wants=pika-cloud-report.service
-OnFailure=pika-cloud-failed.service
-"""
+INITS: dict[str, Maker] = {
+    "systemd": guest_systemd.make,
+    "s6": guest_s6.make,
+    "openrc": guest_openrc.make,
+}
 
 
 def make(tree: Path, options: Mapping[str, Any]) -> str:
@@ -131,21 +40,13 @@ def make(tree: Path, options: Mapping[str, Any]) -> str:
     forget_machine(tree)
     if not os.path.lexists(resolve(tree, "/etc/hosts", follow=False)):
         files.write(tree, "/etc/hosts", HOSTS.encode())
-    is_systemd = options.get("init", "systemd") == "systemd"
     if options.get("lifecycle", True):
-        install_helper(tree)
-    if not is_systemd:
+        guestparts.install_helper(tree)
+    init = options.get("init", "systemd")
+    if init not in INITS:
         return "made a guest without an init of its own"
-    if not intree.has_program(tree, "systemctl"):
-        raise StageError("the tree has no systemd: add the package, or set init to none")
-    enabled = [*_network(tree, options), *_ssh(tree)]
-    if options.get("lifecycle", True):
-        enabled += _report(tree, options.get("ready") or {})
-    files.write(tree, "/etc/machine-id", b"", 0o444)
     files.write(tree, "/etc/fstab", b"")
-    if enabled:
-        intree.run_checked(tree, ["systemctl", "--quiet", "enable", "--", *enabled])
-    return f"enabled {', '.join(enabled) or 'nothing'}"
+    return INITS[init](tree, options)
 
 
 def forget_machine(tree: Path) -> None:
@@ -164,66 +65,3 @@ _OF_ONE_MACHINE = (
     *("var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"),
 )
 _HOST_KEY = re.compile(r"ssh_host_.*_key(\.pub)?\Z")
-
-
-def _network(tree: Path, options: Mapping[str, Any]) -> list[str]:
-    """Let systemd set up eth0 by DHCP, or leave it alone. Returns the units to enable."""
-    is_wanted = options.get("network", "dhcp") == "dhcp"
-    if not os.path.lexists(resolve(tree, NETWORK_FILE, follow=False)):  # else it is the user's
-        files.write(tree, NETWORK_FILE, (NETWORK if is_wanted else NO_NETWORK).encode())
-    if not is_wanted:
-        return []
-    if not units.has(tree, "systemd-networkd.service"):
-        raise StageError("the tree has no systemd-networkd: add the package, or network: none")
-    online = f"{UNITS}/systemd-networkd-wait-online.service.d/pika-cloud.conf"
-    files.write(tree, online, ONLINE.encode())
-    if units.has(tree, "systemd-udevd.service"):
-        trigger = f"{UNITS}/systemd-udev-trigger.service.d/pika-cloud.conf"
-        files.write(tree, trigger, TRIGGER.encode())
-    else:
-        drop_in = f"{UNITS}/systemd-networkd.service.d/pika-cloud.conf"
-        files.write(tree, drop_in, NO_UDEV.encode())
-    wanted = ["systemd-networkd.service"]
-    if units.has(tree, "systemd-resolved.service"):
-        wanted.append("systemd-resolved.service")
-        if not os.path.lexists(resolve(tree, "/etc/resolv.conf", follow=False)):
-            files.link(tree, "/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
-    return wanted
-
-
-def _ssh(tree: Path) -> list[str]:
-    """Have the ssh host keys made at the first boot, if there is an ssh server."""
-    if not intree.has_program(tree, "/usr/sbin/sshd"):
-        return []
-    files.write(tree, f"{UNITS}/pika-cloud-ssh-keys.service", SSH_KEYS.encode())
-    return ["pika-cloud-ssh-keys.service"]
-
-
-def install_helper(tree: Path) -> None:
-    """Put the lifecycle helper and the reporter into the tree. Raises StageError."""
-    if not intree.has_program(tree, "/usr/bin/python3"):
-        raise StageError("the tree has no python3 for the lifecycle: add it, or lifecycle: false")
-    sources = {HELPER: HERE.parent / "lifecycle.py", REPORTER: HERE / "guestreport.py"}
-    for path, source in sources.items():
-        _, _, rest = source.read_bytes().partition(b"\n")
-        files.write(tree, path, INTERPRETER.encode() + b"\n" + rest, 0o755)
-
-
-def _report(tree: Path, ready: Mapping[str, Any]) -> list[str]:
-    """Have the guest report its boot. ready: unit, http, within_s. Returns the units to enable."""
-    unit = ready.get("unit")
-    rules = {"unit": unit, "http": ready.get("http"), "within_s": ready.get("within_s", WITHIN_S)}
-    files.write(tree, RULES, f"{json.dumps(rules, indent=2)}\n".encode())
-    before = ""
-    if unit is not None:
-        if not UNIT_NAME.match(unit):
-            raise StageError(f"ready: {ascii(unit)[:80]} is no unit such as nginx.service")
-        if not units.has(tree, re.sub(r"@[^.]*", "@", unit)):
-            raise StageError(f"ready: the tree has no unit {unit}")
-        before = f" {unit}\nPartOf={unit}"
-        failed = FAILED.format(unit=unit.replace("%", "%%"), reporter=REPORTER)
-        files.write(tree, f"{UNITS}/pika-cloud-failed.service", failed.encode())
-        files.write(tree, f"{UNITS}/{unit}.d/pika-cloud.conf", DROP_IN.encode())
-    text = REPORT.format(before=before, reporter=REPORTER)
-    files.write(tree, f"{UNITS}/pika-cloud-report.service", text.encode())
-    return ["pika-cloud-report.service"]

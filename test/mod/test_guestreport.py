@@ -30,6 +30,9 @@ esac
 ACTIVE = "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\n"
 WAITING = "LoadState=loaded\nActiveState=activating\nSubState=start\nResult=success\n"
 FAILED = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\n"
+S6_SVSTAT = """#!/bin/sh
+cat "$STATES/s6"
+"""
 ROOT = Path(__file__).parents[2]
 
 
@@ -86,8 +89,9 @@ class Guest:
         for name in ("lib", "bin", "states"):
             (path / name).mkdir()
         shutil.copy(ROOT / "osbuild_pika/lifecycle.py", path / "lib/pika-cloud-lifecycle")
-        (path / "bin/systemctl").write_text(SYSTEMCTL)
-        (path / "bin/systemctl").chmod(0o755)
+        for name, text in {"systemctl": SYSTEMCTL, "s6-svstat": S6_SVSTAT}.items():
+            (path / "bin" / name).write_text(text)
+            (path / "bin" / name).chmod(0o755)
 
     def report(self, verb: str, **rules: Any) -> None:
         (self.path / "lib/report.json").write_text(json.dumps(rules))
@@ -97,6 +101,8 @@ class Guest:
             "PIKA_CLOUD_LIB": f"{self.path}/lib",
             "PIKA_CLOUD_RUN": f"{self.path}/run",
             "PIKA_CLOUD_GUEST_API": f"{self.path}/sock",
+            "PIKA_CLOUD_S6": f"{self.path}/service",
+            "PIKA_CLOUD_OPENRC": f"{self.path}/openrc",
         }
         program = ROOT / "osbuild_pika/inside/guestreport.py"
         subprocess.run(
@@ -192,6 +198,85 @@ def test_a_unit_that_fails_later_is_told_once_and_its_return_too(guest: Guest) -
     guest.report("boot", unit="web.service", within_s=30)
     kinds = [kind for kind, _ in guest.events()]
     assert kinds == ["booted", "starting", "ready", "failed", "starting", "ready"]
+
+
+@pytest.mark.parametrize(
+    ("said", "tells", "verdict", "why"),
+    [
+        ("true true false -1 -1 3", False, "active", "active"),
+        ("true true false -1 -1 0", False, "waiting", "just started"),
+        ("true true true -1 -1 0", True, "active", "active"),
+        ("true true false -1 -1 9", True, "waiting", "up, and not ready yet"),
+        ("false true false 3 -1 0", False, "waiting", "down (exited with status 3), to be started"),
+        ("false true false -1 9 0", False, "waiting", "down (killed by signal 9), to be started"),
+        ("false false false 78 -1 0", False, "failed", "exited with status 78"),
+        ("false false false -1 15 0", False, "waiting", "down (killed by signal 15)"),  # s6-svc -d
+        ("", False, "waiting", "not supervised yet"),
+    ],
+)
+def test_what_s6_says_of_a_service_means(said: str, tells: bool, verdict: str, why: str) -> None:
+    found = guestreport.judge_s6(said, tells, 1.0)
+    assert (found[0], found[1][: len(why)]) == (verdict, why)
+
+
+def test_under_s6_a_service_is_waited_for(guest: Guest, url: str) -> None:
+    (guest.path / "service/web").mkdir(parents=True)
+    (guest.path / "service/.s6-svscan").mkdir()
+    guest.unit("true true false -1 -1 0\n", "s6")
+    guest.report("boot", init="s6", service="web", http=f"{url}/200", within_s=30)
+    guest.report("failed", init="s6", service="web")  # it runs: nothing to tell
+    guest.unit("false false false 78 -1 0\n", "s6")
+    guest.report("failed", init="s6", service="web")
+    guest.report("boot", init="s6", service="web", within_s=30)
+    guest.report("boot", init="s6", service="other", within_s=30)
+    assert guest.events() == [
+        ("booted", "the guest has booted"),
+        ("starting", "waiting for web"),
+        ("ready", f"web is active, {url}/200 answers"),
+        ("failed", "web failed: exited with status 78"),
+        ("starting", "waiting for web"),
+        ("failed", "web failed: exited with status 78"),
+        ("starting", "waiting for other"),
+        ("failed", "other failed: there is no such service"),
+    ]
+    assert guest.status()["details"]["service"] == "other"
+    assert guest.status()["details"]["failed_units"] == ["web"]
+    assert not (guest.path / "states/asked").exists()  # systemctl was asked for nothing
+
+
+def test_under_openrc_a_service_is_waited_for(guest: Guest) -> None:
+    state = guest.path / "openrc"
+    for name in ("started", "failed", "options/web"):
+        (state / name).mkdir(parents=True)
+    (state / "failed/bad").symlink_to("/etc/init.d/bad")
+    guest.report("boot", init="openrc", service="bad", within_s=30)
+    guest.report("boot", init="openrc", service="web", within_s=0.2)
+    (state / "started/web").symlink_to("/etc/init.d/web")
+    (state / "options/web/child_pid").write_text("4194304")  # more than there can be
+    guest.report("boot", init="openrc", service="web", within_s=0.2)
+    (state / "options/web/child_pid").write_text(str(os.getpid()))
+    guest.report("boot", init="openrc", service="web", within_s=30)
+    assert [each for each in guest.events() if each[0] != "starting"] == [
+        ("booted", "the guest has booted"),
+        ("failed", "bad failed: it could not be started"),
+        ("failed", "not ready within 0.2 s: web is stopped"),
+        ("failed", "not ready within 0.2 s: web is down, to be started again"),
+        ("ready", "web is active"),
+    ]
+
+
+def test_under_openrc_the_default_runlevel_stands_for_the_system(guest: Guest) -> None:
+    state = guest.path / "openrc"
+    state.mkdir()
+    (state / "softlevel").write_text("boot")
+    guest.report("boot", init="openrc", service=None, within_s=0.2)
+    (state / "softlevel").write_text("default")
+    guest.report("boot", init="openrc", service=None, within_s=30)
+    assert [each for each in guest.events() if each[0] != "starting"] == [
+        ("booted", "the guest has booted"),
+        ("failed", "not ready within 0.2 s: runlevel default is at boot"),
+        ("ready", "runlevel default is active"),
+    ]
 
 
 def test_what_another_boot_left_does_not_count(guest: Guest) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from osbuild_pika.cli.verbs import osbuild_pika
-from osbuild_pika.inside import guest, lint
+from osbuild_pika.inside import guest_systemd, lint
 from osbuild_pika.inside.lint import view as kinds
 from osbuild_pika.inside.lint.view import Entry, View
 
@@ -185,6 +185,12 @@ def test_a_tree_of_another_kind_is_asked_for_nothing_of_debian() -> None:
     assert codes(busybox) == []
 
 
+def test_systemd_beside_another_init_is_asked_for_nothing() -> None:
+    units = ("etc/systemd", "etc/machine-id", "etc/locale.conf", "etc/resolv.conf")
+    files = {path: what for path, what in GOOD.items() if not path.startswith(units)}
+    assert codes({**files, "usr/sbin/init": Entry(kinds.FILE, 0o755, ROOT, 0)}) == []
+
+
 def test_ifupdown_is_a_network_manager() -> None:
     files = without(f"{WANTS}/systemd-networkd.service")
     files[f"{WANTS}/networking.service"] = UNIT
@@ -195,7 +201,7 @@ def test_ifupdown_is_a_network_manager() -> None:
 
 
 def test_who_wants_no_network_says_so() -> None:
-    alone = {"etc/systemd/network/eth0.network": guest.NO_NETWORK}
+    alone = {"etc/systemd/network/eth0.network": guest_systemd.NO_NETWORK}
     assert codes({**GOOD, **alone}) == []
     assert codes({**without(f"{WANTS}/systemd-networkd.service"), **alone}) == []
 

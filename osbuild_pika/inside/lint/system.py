@@ -24,7 +24,11 @@ BACKUPS = ("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subu
 
 
 def is_systemd(view: View) -> bool:
-    return view.has("usr/lib/systemd/systemd") or view.has("lib/systemd/systemd")
+    """Whether the first process is systemd: it is there, and no other init is."""
+    if not (view.has("usr/lib/systemd/systemd") or view.has("lib/systemd/systemd")):
+        return False
+    init = view.resolve("sbin/init")
+    return init is None or not view.has("sbin/init") or init.endswith("lib/systemd/systemd")
 
 
 def lint_init(view: View) -> Iterator[Finding]:
