@@ -35,7 +35,13 @@ ARCHITECTURES = {
     "riscv64": "riscv64",
     "s390x": "s390x",
 }
-SYSTEMD = ("systemd", "systemd-sysv", "dbus")
+# What an init needs. busybox: DHCP, reboot; with OpenRC it is the first process, too.
+INITS = {
+    "systemd": ("systemd", "systemd-sysv", "dbus"),
+    "s6": ("s6", "execline", "busybox"),
+    "openrc": ("openrc", "busybox"),
+    "none": (),
+}
 RESOLVER = "systemd-resolved"  # a part of systemd in older suites
 # What merges /usr needs perl; a tree that is merged from the first can say so instead.
 MERGER, IS_MERGED = "usrmerge", "usr-is-merged"
@@ -110,17 +116,18 @@ def _packages(
     names = lock.wanted(definition) - there.keys()
     if there and not names:
         return []
-    init = SYSTEMD if definition.init == "systemd" else ()
+    init = {*INITS[definition.init]} - there.keys()
     known = records(private, {*names, *init, RESOLVER, IS_MERGED})
     _refuse_unknown(private, sorted({*names, *init} - known.keys()), definition)
     without = _without(private, definition)
     if definition.base == "none":
         plain = private.call("apt-get", "download", "--print-uris", "-qq", *sorted(names))
         return _listed(plain, known, set(), names) if names else []
+    names |= init
     if there:
         return _added(private, there, names, without)
-    if init:
-        names |= {*init, *({RESOLVER} & known.keys())}
+    if definition.init == "systemd":
+        names |= {RESOLVER} & known.keys()
     patterns = _minbase(definition.suite, architecture)
     base = _base(private, patterns, IS_MERGED in known)
     whole = _install(private, [*patterns, *sorted({"apt"} | base | names), *without])

@@ -78,11 +78,26 @@ class Hook:
 
 @dataclass(frozen=True)
 class Ready:
-    """When a guest is ready: the unit is active, the URL answers; failed after within_s."""
+    """When a guest is ready: the unit, or service, is active, the URL answers; failed after
+    within_s."""
 
     unit: str | None
+    service: str | None
     http: str | None
     within_s: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program that starts at each boot. notify: how it says that it is ready, "systemd" or the
+    number of a descriptor, for s6. log: a directory."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    user: str | None
+    log: str | None
+    notify: str | int | None
 
 
 @dataclass(frozen=True)
@@ -129,6 +144,7 @@ class Definition:
     allowed: tuple[str, ...]
     excluded: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
+    services: tuple[Service, ...] = ()
     parent: Parent | None = None
 
 
@@ -251,6 +267,7 @@ def _made(given: Mapping[str, Any], places: Places, parent: Parent | None) -> De
         timezone=given.get("timezone"),
         enabled=tuple(services.get("enabled", ())),
         disabled=tuple(services.get("disabled", ())),
+        services=tuple(_service(*each) for each in sorted(services.get("run", {}).items())),
         mirrors=_mirrors(given.get("mirror", ())),
         keyring=given.get("keyring"),
         allowed=(*(above.allowed if above else ()), *given.get("lint", {}).get("allow", ())),
@@ -318,7 +335,19 @@ def _interpreter(script: str) -> str:
 
 
 def _ready(given: Mapping[str, Any]) -> Ready:
-    return Ready(given.get("unit"), given.get("http"), seconds(given.get("within", "60s")))
+    unit, service, http = (given.get(name) for name in ("unit", "service", "http"))
+    return Ready(unit, service, http, seconds(given.get("within", "60s")))
+
+
+def _service(name: str, given: Mapping[str, Any]) -> Service:
+    return Service(
+        name=name,
+        command=tuple(given["command"]),
+        env=dict(sorted(given.get("env", {}).items())),
+        user=given.get("user"),
+        log=given.get("log"),
+        notify=given.get("notify"),
+    )
 
 
 def seconds(given: Any) -> int:

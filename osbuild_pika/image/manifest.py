@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ def _content(level: Level) -> Iterator[Json]:
     yield from _users(definition, local)  # before the files that are theirs
     yield from _files(definition, local)
     yield from _settings(definition)
+    yield from _services(definition)
     yield from _hooks(definition, "post-files")
 
 
@@ -239,6 +241,16 @@ def _settings(definition: Definition) -> Iterator[Json]:
         yield {"type": "org.osbuild.systemd", "options": options}
 
 
+def _services(definition: Definition) -> Iterator[Json]:
+    for each in definition.services:
+        given = {**asdict(each), "command": list(each.command), "env": dict(each.env)}
+        options = {k: v for k, v in given.items() if v not in (None, {})}
+        yield {
+            "type": "org.osbuild-pika.service",
+            "options": {**options, "init": definition.init},
+        }
+
+
 def _groups(definition: Definition) -> Iterator[Json]:
     """A group that is given an id is new; groupadd takes another id if it may be there already."""
     plain: Json = {each.name: {} for each in definition.groups if each.gid is None}
@@ -271,12 +283,10 @@ def _user(user: User, local: Local) -> Json:
 
 def _guest(definition: Definition) -> Json:
     options: Json = {"init": definition.init, "lifecycle": definition.lifecycle}
-    if definition.init == "systemd":
+    if definition.init != "none":
         options["network"] = "dhcp"
     if definition.ready:
-        ready = {"unit": definition.ready.unit, "http": definition.ready.http}
-        given = {name: each for name, each in ready.items() if each is not None}
-        options["ready"] = {**given, "within_s": definition.ready.within_s}
+        options["ready"] = {k: v for k, v in asdict(definition.ready).items() if v is not None}
     return {"type": "org.osbuild-pika.guest", "options": options}
 
 

@@ -56,8 +56,11 @@ def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _ready(document: Document, ready: Mapping[str, Any]) -> None:
-    if not {"unit", "http"} & ready.keys():
-        document.fault(("ready",), "needs `unit`, `http` or both: what makes the guest ready")
+    if not {"unit", "service", "http"} & ready.keys():
+        why = "needs `service` (or `unit`), `http` or both: what makes the guest ready"
+        document.fault(("ready",), why)
+    if {"unit", "service"} <= ready.keys():
+        document.fault(("ready", "unit"), "stands beside `service`: leave one out", is_key=True)
     if not str(ready.get("within", "60s")).strip("0.smh"):
         document.fault(("ready", "within"), "no guest is ready after no time")
 
@@ -92,17 +95,36 @@ def _init(document: Document, given: Mapping[str, Any]) -> None:
     if is_bare and given.get("lifecycle"):
         why = "needs python3 as it is configured by its maintainer scripts: base: minbase"
         document.fault(("lifecycle",), why, is_key=True)
-    if is_bare and given.get("init") == "systemd":
-        document.fault(("init",), "systemd needs base: minbase", is_key=True)
     init = given.get("init", "none" if is_bare else "systemd")
-    if init == "none" and given.get("services"):
-        document.fault(("services",), "need init: systemd", is_key=True)
+    if is_bare and init != "none":
+        document.fault(("init",), f"{init} needs base: minbase", is_key=True)
+    _services(document, given.get("services", {}), init)
     if init == "none" and "ready" in given:
-        why = "is told by a unit of systemd: leave it out, or write init: systemd"
+        why = "is told by a service of the init: leave it out, or write init: systemd"
         document.fault(("ready",), why, is_key=True)
+    elif init != "systemd" and "unit" in given.get("ready", {}):
+        why = f"is systemd's, and init is {init}: write `service: NAME`"
+        document.fault(("ready", "unit"), why, is_key=True)
     elif "ready" in given and not given.get("lifecycle", not is_bare):
         why = "is told by the lifecycle helper: leave it out, or write lifecycle: true"
         document.fault(("ready",), why, is_key=True)
+
+
+def _services(document: Document, services: Mapping[str, Any], init: str) -> None:
+    """Lists of units are systemd's; how a service says that it is ready differs."""
+    if init == "none" and services:
+        document.fault(("services",), "need an init: systemd, s6 or openrc", is_key=True)
+        return
+    for key in ("enabled", "disabled"):
+        if init != "systemd" and key in services:
+            why = f"lists units of systemd, and init is {init}: see `run`, or use a hook"
+            document.fault(("services", key), why, is_key=True)
+    for name, each in services.get("run", {}).items():
+        notify, kind = each.get("notify"), {"systemd": str, "s6": int}.get(init)
+        if notify is not None and (kind is None or not isinstance(notify, kind)):
+            takes = {"systemd": "takes `systemd`", "s6": "takes the number of a descriptor"}
+            why = f"with init {init} it {takes.get(init, 'cannot be used: leave it out')}"
+            document.fault(("services", "run", name, "notify"), why)
 
 
 def _mirrors(document: Document, given: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import definition, lock, reading
-from osbuild_pika.image.definition import Definition, Mirror, Ready
+from osbuild_pika.image.definition import Definition, Mirror, Ready, Service
 from osbuild_pika.image.reading import DefinitionError
 
 HEAD = "name: web\nfrom: debian/bookworm\n"
@@ -62,10 +62,20 @@ lint: {allow: [machine-id]}
         ("post-packages", "/bin/sh"),
         ("last", "/bin/bash"),
     ]
-    assert found.ready == Ready("nginx.service", "http://127.0.0.1/", 120)
+    assert found.ready == Ready("nginx.service", None, "http://127.0.0.1/", 120)
     assert found.mirrors == (Mirror("http://127.0.0.1/{snapshot}/", ("noble", "noble-updates")),)
     assert (found.enabled, found.disabled) == (("a@b.service",), ("c.timer",))
     assert found.allowed == ("machine-id",)
+
+
+def test_a_service_that_runs_is_read_under_each_init() -> None:
+    given = "{command: [a, -b], env: {D: d, C: c}, user: u, log: /var/log/x, notify: 3}"
+    text = f"name: web\nfrom: debian/bookworm\ninit: s6\nservices: {{run: {{w: {given}}}}}\n"
+    found = definition.parse(f"{text}ready: {{service: w}}\n".encode(), "image.yaml")
+    assert found.services == (
+        Service("w", ("a", "-b"), {"C": "c", "D": "d"}, "u", "/var/log/x", 3),
+    )
+    assert (found.init, found.ready) == ("s6", Ready(None, "w", None, 60))
 
 
 def test_a_user_has_keys_and_shows_no_password() -> None:
@@ -145,9 +155,33 @@ BAD = {
     "hooks: {last: ''}": "3:15: is empty; leave it out or write a script, or a list of scripts",
     "ready: {within: 60x}": "3:17: '60x' is not a time: a number of seconds, or 90s, 10m, 1h",
     "ready: {unit: a.service, within: 0s}": "3:34: no guest is ready after no time",
-    "ready: {http: 'http://127.0.0.1/'}\ninit: none": "3:1: is told by a unit of systemd: "
-    "leave it out, or write init: systemd",
-    "ready: {within: 60s}": "3:8: needs `unit`, `http` or both: what makes the guest ready",
+    "ready: {http: 'http://127.0.0.1/'}\ninit: none": "3:1: is told by a service of the "
+    "init: leave it out, or write init: systemd",
+    "ready: {within: 60s}": "3:8: needs `service` (or `unit`), `http` or both: what makes the "
+    "guest ready",
+    "ready: {unit: a.service, service: a}": "3:9: stands beside `service`: leave one out",
+    "ready: {unit: a.service}\ninit: s6": "3:9: is systemd's, and init is s6: write "
+    "`service: NAME`",
+    "init: runit": "3:7: 'runit' is none of: systemd, s6, openrc, none",
+    "base: none\ninit: s6": "4:1: s6 needs base: minbase",
+    "init: openrc\nservices: {disabled: [a.service]}": "4:12: lists units of systemd, and init is "
+    "openrc: see `run`, or use a hook",
+    "init: none\nservices: {run: {a: {command: [b]}}}": "4:1: need an init: systemd, s6 or openrc",
+    "services: {run: {pika-cloud-a: {command: [b]}}}": "3:17: 'pika-cloud-a' is not a "
+    "service's name: lower-case letters, digits, _ and -, at most 200; pika-cloud- is ours",
+    "services: {run: {a: {command: []}}}": "3:31: is empty; leave it out or write a program and "
+    "its arguments",
+    "services: {run: {a: {command: [8080]}}}": "3:32: '8080' is no text in YAML: write it in "
+    'quotes, "8080"',
+    "services: {run: {a: {}}}": "3:21: the key 'command' is missing",
+    "services: {run: {a: {command: [b], env: {'1': c}}}}": "3:41: '1' is not a variable's "
+    "name: letters, digits and _, no digit first",
+    "services: {run: {a: {command: [b], notify: 3}}}": "3:44: with init systemd it takes "
+    "`systemd`",
+    "init: s6\nservices: {run: {a: {command: [b], notify: systemd}}}": "4:44: with init s6 it "
+    "takes the number of a descriptor",
+    "init: openrc\nservices: {run: {a: {command: [b], notify: 3}}}": "4:44: with init openrc it "
+    "cannot be used: leave it out",
     "ready: {unit: nginx}": "3:15: 'nginx' is not a systemd unit: with its suffix, such as "
     "nginx.service",
     "ready: {unit: a.service}\nlifecycle: false": "3:1: is told by the lifecycle helper: leave "
@@ -155,7 +189,7 @@ BAD = {
     "base: none\nlifecycle: true": "4:1: needs python3 as it is configured by its maintainer "
     "scripts: base: minbase",
     "base: none\ninit: systemd": "4:1: systemd needs base: minbase",
-    "init: none\nservices: {enabled: [a.service]}": "4:1: need init: systemd",
+    "init: none\nservices: {enabled: [a.service]}": "4:1: need an init: systemd, s6 or openrc",
     "mirror: ftp://a/": "3:9: 'ftp://a/' is not a mirror's URL, or a list of mirrors",
     "mirror: http://u:p@127.0.0.1/": "3:9: 'http://u:p@127.0.0.1/': a mirror's URL has no "
     "password in it",

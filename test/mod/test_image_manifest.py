@@ -153,6 +153,24 @@ def test_the_guest_is_told_what_is_ready(full: Any) -> None:
     assert options(full, "org.osbuild-pika.lint") == {"type": "container", "allow": ["a", "z"]}
 
 
+def test_services_come_before_the_guest_and_are_of_its_init() -> None:
+    run = "services: {run: {b: {command: [sh, -c, x], env: {A: '1'}}, a: {command: [y]}}}"
+    made = make(f"init: openrc\n{run}\nready: {{service: a, within: 9s}}")
+    kinds = [each["type"] for each in stages(made)]
+    assert kinds[-5:-2] == [*["org.osbuild-pika.service"] * 2, "org.osbuild-pika.guest"]
+    found = [each["options"] for each in stages(made)[-5:-2]]
+    assert found == [
+        {"name": "a", "command": ["y"], "init": "openrc"},
+        {"name": "b", "command": ["sh", "-c", "x"], "env": {"A": "1"}, "init": "openrc"},
+        {
+            "init": "openrc",
+            "lifecycle": True,
+            "network": "dhcp",
+            "ready": {"service": "a", "within_s": 9},
+        },
+    ]
+
+
 @pytest.mark.parametrize(
     ("root", "allowed"),
     [
