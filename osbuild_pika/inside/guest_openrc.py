@@ -1,7 +1,7 @@
 """A guest whose first process is busybox's init and whose services are OpenRC's, as on Alpine.
 
-OpenRC's own openrc-init (0.45) blocks the signals by which Incus stops a guest, SIGPWR and
-SIGRTMIN+3; sysvinit would bring its forty scripts for a machine that this is not.
+OpenRC's own openrc-init (0.45) does not end when Incus tells a guest to; sysvinit would bring its
+forty scripts for a machine that this is not.
 """
 
 from __future__ import annotations

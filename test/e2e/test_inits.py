@@ -1,0 +1,151 @@
+"""Debian 12 with systemd, s6 and OpenRC boots in a real Incus, says ready, and ends when told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import guests
+import private_incus
+import pytest
+from workshop import Workshop
+
+INITS = ("systemd", "s6", "openrc")
+# What the first process is, and which program it runs.
+FIRST = {
+    "systemd": ("systemd", "/usr/lib/systemd/systemd"),
+    "s6": ("s6-svscan", "/usr/bin/s6-svscan"),
+    "openrc": ("init", "/usr/bin/busybox"),
+}
+URL = "http://127.0.0.1:8080/"
+STOP_S = 60
+DEFINITION = """\
+name: on-{init}
+from: debian/bookworm
+init: {init}
+packages: [openssh-server]
+users: [{{name: web, uid: 990}}]
+files: [{{path: /srv/web/index.html, content: "by {init}\\n"}}]
+services:
+  run:
+    web:
+      command: [python3, -m, http.server, --bind, 127.0.0.1, --directory, /srv/web, "8080"]
+      env: {{SAID: "it's $HOME"}}
+      user: web
+ready: {{service: web, http: "{url}", within: 2m}}
+compression: zstd-3
+"""
+FETCH = f"import urllib.request as u; print(u.urlopen('{URL}').read().decode(), end='')"
+
+
+@pytest.fixture(name="built", scope="module", params=INITS)
+def fixture_built(request: pytest.FixtureRequest, shop: Workshop) -> str:
+    """The name of an init, of which there is an image."""
+    init = str(request.param)
+    directory = shop.path / f"on-{init}"
+    directory.mkdir()
+    definition = directory / "image.yaml"
+    definition.write_text(DEFINITION.format(init=init, url=URL))
+    shop.build(definition)
+    return init
+
+
+class Instance:
+    """An instance of the image with an init."""
+
+    def __init__(self, daemon: Path, name: str) -> None:
+        self.daemon = daemon
+        self.name = name
+
+    def inside(self, *command: str) -> str:
+        return private_incus.incus(self.daemon, "exec", self.name, "--", *command).decode()
+
+    def state(self) -> str:
+        found = private_incus.incus(self.daemon, "list", self.name, "--format", "json")
+        return str(json.loads(found)[0]["status"])
+
+    def words(self) -> list[dict[str, Any]]:
+        """What it told since it booted."""
+        lines = self.inside("cat", "/run/pika-cloud/events.jsonl").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(name="instance", scope="module")
+def fixture_instance(built: str, shop: Workshop, daemon: Path) -> Iterator[Instance]:
+    """An instance that the host has seen to be ready."""
+    socket = private_incus.places(daemon).socket
+    image = shop.path / f"on-{built}/output/incus-unified"
+    words = ("--wait", "ready", "--timeout", "2m", "--socket", socket, "--format", "json")
+    done = shop.call("launch", image, f"on-{built}", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert (told["outcome"], told["state"]) == ("reached", "ready")
+    yield Instance(daemon, f"on-{built}")
+    private_incus.incus(daemon, "delete", "--force", f"on-{built}")
+
+
+def test_its_first_process_is_the_init_that_was_asked_for(built: str, instance: Instance) -> None:
+    comm = instance.inside("cat", "/proc/1/comm").strip()
+    assert (comm, instance.inside("readlink", "/proc/1/exe").strip()) == FIRST[built]
+
+
+def test_it_told_how_it_came_to_be_ready(built: str, instance: Instance) -> None:
+    boot_id = instance.inside("cat", "/proc/sys/kernel/random/boot_id").strip()
+    told = instance.words()
+    assert [each["kind"] for each in told] == ["booted", "starting", "ready"]
+    assert {each["boot_id"] for each in told} == {boot_id}
+    key, name = ("unit", "web.service") if built == "systemd" else ("service", "web")
+    assert (told[-1]["details"][key], told[-1]["details"]["http"]) == (name, URL)
+    assert "failed_units" not in told[-1]["details"]
+
+
+def test_its_service_runs_as_it_is_defined(built: str, instance: Instance) -> None:
+    assert instance.inside("/usr/bin/python3", "-c", FETCH) == f"by {built}\n"
+    (pid,) = instance.inside("pidof", "-x", "python3").split()[-1:]
+    environment = instance.inside("cat", f"/proc/{pid}/environ").split("\0")
+    assert "SAID=it's $HOME" in environment
+    assert instance.inside("stat", "--format", "%U", f"/proc/{pid}").strip() == "web"
+
+
+def test_it_has_an_address_and_names_by_dhcp(instance: Instance) -> None:
+    def listed() -> str:
+        found = private_incus.incus(instance.daemon, "list", instance.name, "-f", "csv", "-c", "4")
+        return found.decode().strip().partition(" ")[0]
+
+    given = guests.until(listed)
+    assert given.startswith("10.77.0.")
+    server = private_incus.ADDRESS.partition("/")[0]
+    guests.until(
+        lambda: server in instance.inside("sh", "-c", "cat /run/*/*/resolv.conf /etc/r*v.conf")
+    )
+
+
+def test_nothing_of_its_packages_was_changed(instance: Instance) -> None:
+    assert instance.inside("dpkg", "--verify") == instance.inside("dpkg", "--audit") == ""
+    keys = instance.inside("sh", "-c", "ls /etc/ssh/ssh_host_*_key")
+    assert keys.count("ssh_host") >= 2
+
+
+def test_it_starts_again_when_it_is_told_to_reboot(instance: Instance) -> None:
+    before = instance.inside("cat", "/proc/sys/kernel/random/boot_id")
+    instance.inside("sh", "-c", "reboot & sleep 1")
+
+    def is_another() -> bool:
+        try:
+            return instance.inside("cat", "/proc/sys/kernel/random/boot_id") != before
+        except RuntimeError:  # it is between its two boots
+            return False
+
+    guests.until(is_another)
+    guests.until(lambda: instance.words()[-1]["kind"] == "ready")
+
+
+def test_incus_stops_it_without_force(instance: Instance) -> None:
+    private_incus.incus(instance.daemon, "stop", instance.name, "--timeout", str(STOP_S))
+    assert instance.state() == "Stopped"
+    private_incus.incus(instance.daemon, "start", instance.name)
+    guests.until(lambda: private_incus.incus(instance.daemon, "list", instance.name, "-f", "json"))
+    instance.inside("sh", "-c", "poweroff & sleep 1")
+    guests.until(lambda: instance.state() == "Stopped")
