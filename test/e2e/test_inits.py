@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ services:
 ready: {{service: web, http: "{url}", within: 2m}}
 compression: zstd-3
 """
+RESOLVERS = "cat /run/systemd/resolve/resolv.conf || cat /etc/resolv.conf"
 FETCH = f"import urllib.request as u; print(u.urlopen('{URL}').read().decode(), end='')"
 
 
@@ -62,18 +63,34 @@ class Instance:
     def inside(self, *command: str) -> str:
         return private_incus.incus(self.daemon, "exec", self.name, "--", *command).decode()
 
+    def end(self, command: str) -> None:
+        """Run a command that ends the guest, and who looks at it with it."""
+        with suppress(RuntimeError):
+            self.inside("sh", "-c", f"{command}; sleep 60")
+
+    def boot_id(self) -> str:
+        """Of the boot that it is in; "" between two of them."""
+        with suppress(RuntimeError):
+            return self.inside("cat", "/proc/sys/kernel/random/boot_id").strip()
+        return ""
+
     def state(self) -> str:
         found = private_incus.incus(self.daemon, "list", self.name, "--format", "json")
         return str(json.loads(found)[0]["status"])
 
     def words(self) -> list[dict[str, Any]]:
         """What it told since it booted."""
-        lines = self.inside("cat", "/run/pika-cloud/events.jsonl").splitlines()
-        return [json.loads(line) for line in lines]
+        with suppress(RuntimeError):  # it has not begun
+            lines = self.inside("cat", "/run/pika-cloud/events.jsonl").splitlines()
+            return [json.loads(line) for line in lines]
+        return []
+
+    def is_ready(self) -> bool:
+        return "ready" in [each["kind"] for each in self.words()]
 
 
 @pytest.fixture(name="instance", scope="module")
-def fixture_instance(built: str, shop: Workshop, daemon: Path) -> Iterator[Instance]:
+def fixture_instance(built: str, shop: Workshop, daemon: Path) -> Instance:
     """An instance that the host has seen to be ready."""
     socket = private_incus.places(daemon).socket
     image = shop.path / f"on-{built}/output/incus-unified"
@@ -82,8 +99,7 @@ def fixture_instance(built: str, shop: Workshop, daemon: Path) -> Iterator[Insta
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert (told["outcome"], told["state"]) == ("reached", "ready")
-    yield Instance(daemon, f"on-{built}")
-    private_incus.incus(daemon, "delete", "--force", f"on-{built}")
+    return Instance(daemon, f"on-{built}")
 
 
 def test_its_first_process_is_the_init_that_was_asked_for(built: str, instance: Instance) -> None:
@@ -92,10 +108,9 @@ def test_its_first_process_is_the_init_that_was_asked_for(built: str, instance: 
 
 
 def test_it_told_how_it_came_to_be_ready(built: str, instance: Instance) -> None:
-    boot_id = instance.inside("cat", "/proc/sys/kernel/random/boot_id").strip()
     told = instance.words()
     assert [each["kind"] for each in told] == ["booted", "starting", "ready"]
-    assert {each["boot_id"] for each in told} == {boot_id}
+    assert {each["boot_id"] for each in told} == {instance.boot_id()}
     key, name = ("unit", "web.service") if built == "systemd" else ("service", "web")
     assert (told[-1]["details"][key], told[-1]["details"]["http"]) == (name, URL)
     assert "failed_units" not in told[-1]["details"]
@@ -117,9 +132,7 @@ def test_it_has_an_address_and_names_by_dhcp(instance: Instance) -> None:
     given = guests.until(listed)
     assert given.startswith("10.77.0.")
     server = private_incus.ADDRESS.partition("/")[0]
-    guests.until(
-        lambda: server in instance.inside("sh", "-c", "cat /run/*/*/resolv.conf /etc/r*v.conf")
-    )
+    guests.until(lambda: server in instance.inside("sh", "-c", RESOLVERS))
 
 
 def test_nothing_of_its_packages_was_changed(instance: Instance) -> None:
@@ -129,23 +142,19 @@ def test_nothing_of_its_packages_was_changed(instance: Instance) -> None:
 
 
 def test_it_starts_again_when_it_is_told_to_reboot(instance: Instance) -> None:
-    before = instance.inside("cat", "/proc/sys/kernel/random/boot_id")
-    instance.inside("sh", "-c", "reboot & sleep 1")
-
-    def is_another() -> bool:
-        try:
-            return instance.inside("cat", "/proc/sys/kernel/random/boot_id") != before
-        except RuntimeError:  # it is between its two boots
-            return False
-
-    guests.until(is_another)
-    guests.until(lambda: instance.words()[-1]["kind"] == "ready")
+    before = instance.boot_id()
+    instance.end("reboot")
+    guests.until(lambda: instance.boot_id() not in ("", before))
+    guests.until(instance.is_ready)
 
 
 def test_incus_stops_it_without_force(instance: Instance) -> None:
     private_incus.incus(instance.daemon, "stop", instance.name, "--timeout", str(STOP_S))
     assert instance.state() == "Stopped"
+
+
+def test_it_stops_when_it_is_told_to_power_off(instance: Instance) -> None:
     private_incus.incus(instance.daemon, "start", instance.name)
-    guests.until(lambda: private_incus.incus(instance.daemon, "list", instance.name, "-f", "json"))
-    instance.inside("sh", "-c", "poweroff & sleep 1")
+    guests.until(instance.is_ready)
+    instance.end("poweroff")
     guests.until(lambda: instance.state() == "Stopped")
