@@ -37,6 +37,7 @@ export PATH
 cd /
 umask 022
 {guestparts.EARLY_SCRIPT}
+rm -rf /run/s6 {SCAN_DIRECTORY}
 mkdir -p /run/s6/basedir {SCAN_DIRECTORY}
 cp -a {CONTROLS} {SCAN_DIRECTORY}/.s6-svscan
 for each in {SERVICES} {OURS}; do
@@ -88,7 +89,8 @@ ONCE = f"""\
 #!/bin/sh
 {REPORTER} boot
 """
-# s6-supervise starts what ended on its own again; what is not started again may have failed.
+# s6-supervise starts what ended on its own again, and that is told only if it was not ready before;
+# what is not started again may have failed.
 WATCH = f"""\
 #!/bin/sh
 service={SCAN_DIRECTORY}/%s
@@ -96,6 +98,7 @@ service={SCAN_DIRECTORY}/%s
 while s6-svwait -D "$service"; do
     if [ "$(s6-svstat -o wantedup "$service")" = true ]; then
         s6-svwait -u "$service" || exit
+        grep -q '"state": "ready"' /run/pika-cloud/status.json || {REPORTER} boot
     else
         {REPORTER} failed
         s6-svwait -u "$service" && {REPORTER} boot

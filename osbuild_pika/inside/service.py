@@ -118,6 +118,9 @@ def _put_s6(tree: Path, options: Mapping[str, Any]) -> None:
 def _put_openrc(tree: Path, options: Mapping[str, Any]) -> None:
     if options.get("notify") is not None:
         raise StageError("OpenRC is not told of readiness: leave notify out")
+    own = sorted(filter(openrc.is_own, options["env"]))
+    if own:
+        raise StageError(f"{own[0]} is OpenRC's own: it cannot be in a service's environment")
     if not intree.has_program(tree, "openrc"):
         raise StageError("the tree has no openrc")
     place = f"{guest_openrc.SCRIPTS}/{options['name']}"

@@ -19,6 +19,19 @@ FIRST = {
     "s6": ("s6-svscan", "/usr/bin/s6-svscan"),
     "openrc": ("init", "/usr/bin/busybox"),
 }
+# What is told when the service ends with 78, which is for good, and is started again; OpenRC's
+# supervisor starts it again by itself.
+TOLD = {"systemd": ["failed"], "s6": ["failed"], "openrc": []}
+TOLD_AGAIN = {
+    "systemd": ["failed", "starting", "ready"],
+    "s6": ["failed", "starting", "ready"],
+    "openrc": [],
+}
+START = {
+    "systemd": "systemctl start web",
+    "s6": "s6-svc -u /run/service/web",
+    "openrc": "rc-service web status",
+}
 URL = "http://127.0.0.1:8080/"
 STOP_S = 60
 DEFINITION = """\
@@ -31,7 +44,8 @@ files: [{{path: /srv/web/index.html, content: "by {init}\\n"}}]
 services:
   run:
     web:
-      command: [python3, -m, http.server, --bind, 127.0.0.1, --directory, /srv/web, "8080"]
+      command: [sh, -c, '[ ! -e /srv/web/bad ] || exit 78; exec "$@"', sh,
+                python3, -m, http.server, --bind, 127.0.0.1, --directory, /srv/web, "8080"]
       env: {{SAID: "it's $HOME"}}
       user: web
 ready: {{service: web, http: "{url}", within: 2m}}
@@ -85,8 +99,21 @@ class Instance:
             return [json.loads(line) for line in lines]
         return []
 
+    def kinds(self) -> list[str]:
+        return [each["kind"] for each in self.words()]
+
     def is_ready(self) -> bool:
-        return "ready" in [each["kind"] for each in self.words()]
+        return "ready" in self.kinds()
+
+    def serves(self) -> str:
+        """What its service answers; "" if it does not."""
+        with suppress(RuntimeError):
+            return self.inside("/usr/bin/python3", "-c", FETCH)
+        return ""
+
+    def service(self) -> str:
+        """The process of its service."""
+        return self.inside("pidof", "-x", "python3").split()[-1]
 
 
 @pytest.fixture(name="instance", scope="module")
@@ -109,7 +136,7 @@ def test_its_first_process_is_the_init_that_was_asked_for(built: str, instance: 
 
 def test_it_told_how_it_came_to_be_ready(built: str, instance: Instance) -> None:
     told = instance.words()
-    assert [each["kind"] for each in told] == ["booted", "starting", "ready"]
+    assert instance.kinds() == ["booted", "starting", "ready"]
     assert {each["boot_id"] for each in told} == {instance.boot_id()}
     key, name = ("unit", "web.service") if built == "systemd" else ("service", "web")
     assert (told[-1]["details"][key], told[-1]["details"]["http"]) == (name, URL)
@@ -117,8 +144,8 @@ def test_it_told_how_it_came_to_be_ready(built: str, instance: Instance) -> None
 
 
 def test_its_service_runs_as_it_is_defined(built: str, instance: Instance) -> None:
-    assert instance.inside("/usr/bin/python3", "-c", FETCH) == f"by {built}\n"
-    (pid,) = instance.inside("pidof", "-x", "python3").split()[-1:]
+    assert instance.serves() == f"by {built}\n"
+    pid = instance.service()
     environment = instance.inside("cat", f"/proc/{pid}/environ").split("\0")
     assert "SAID=it's $HOME" in environment
     assert instance.inside("stat", "--format", "%U", f"/proc/{pid}").strip() == "web"
@@ -139,6 +166,18 @@ def test_nothing_of_its_packages_was_changed(instance: Instance) -> None:
     assert instance.inside("dpkg", "--verify") == instance.inside("dpkg", "--audit") == ""
     keys = instance.inside("sh", "-c", "ls /etc/ssh/ssh_host_*_key")
     assert keys.count("ssh_host") >= 2
+
+
+def test_a_service_that_ends_is_started_again_or_told(built: str, instance: Instance) -> None:
+    known = len(instance.kinds())
+    instance.inside("sh", "-c", f"kill -9 {instance.service()}")
+    guests.until(instance.serves)
+    assert instance.kinds()[known:] == []
+    instance.inside("sh", "-c", f": >/srv/web/bad; kill -9 {instance.service()}")
+    guests.until(lambda: instance.kinds()[known:] == TOLD[built])
+    instance.inside("sh", "-c", f"rm /srv/web/bad; {START[built]}")
+    guests.until(instance.serves)
+    guests.until(lambda: instance.kinds()[known:] == TOLD_AGAIN[built])
 
 
 def test_it_starts_again_when_it_is_told_to_reboot(instance: Instance) -> None:

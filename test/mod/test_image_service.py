@@ -105,6 +105,7 @@ def test_what_is_there_already_is_not_replaced(init: str, tree: Path) -> None:
         ("s6", {"notify": "systemd"}, "number of a descriptor"),
         ("systemd", {"notify": 3}, "notify: systemd"),
         ("openrc", {"notify": 3}, "leave notify out"),
+        ("openrc", {"env": {"RC_SVCNAME": "x"}}, "RC_SVCNAME is OpenRC's own"),
     ],
 )
 def test_what_cannot_be_is_named(init: str, options: dict[str, Any], why: str, tree: Path) -> None:
