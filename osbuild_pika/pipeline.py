@@ -22,8 +22,8 @@ from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError, desc
 
 if TYPE_CHECKING:
     from osbuild_pika.engine.manifest import Manifest
-    from osbuild_pika.image.definition import Definition
     from osbuild_pika.image.lock import Lock
+    from osbuild_pika.image.values import Definition
 
 # -P: nothing of the current directory, which may be anybody's.
 ENGINE = (sys.executable, "-P", "-m", "osbuild_pika.engine")
@@ -56,7 +56,7 @@ def lock_of(path: str, definition: Definition) -> Lock | None:
 def _locks(path: str, definition: Definition) -> list[Lock]:
     """The locks of all generations, the first one's first; none at all if one is missing."""
     from osbuild_pika.image import lock
-    from osbuild_pika.image.definition import generations
+    from osbuild_pika.image.values import generations
 
     found: list[Lock] = []
     for place, each in generations(definition, path):
@@ -97,7 +97,7 @@ def new_lock(path: str, definition: Definition, tell: Callable[[str], None]) -> 
 def image_manifest(path: str, definition: Definition) -> str:
     """The manifest of a definition whose locks are there, as text. Raises InputError, HostError."""
     from osbuild_pika.image import debian, local, manifest
-    from osbuild_pika.image.definition import generations
+    from osbuild_pika.image.values import generations
 
     levels = []
     host = debian.host_architecture()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from osbuild_pika.image import definition, lock
-from osbuild_pika.image.definition import Definition
 from osbuild_pika.image.lock import Lock, Package, Release, Source
+from osbuild_pika.image.values import Definition
 
 HEAD = "name: web\nfrom: debian/bookworm\n"
 MIRROR = "http://127.0.0.1:9/debian/"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from osbuild_pika.cli.verbs import osbuild_pika
 from osbuild_pika.image import definition
-from osbuild_pika.image.definition import Definition
+from osbuild_pika.image.values import Definition
 from osbuild_pika.participant import __main__ as job
 from osbuild_pika.participant import handler
 from osbuild_pika.participant.site import Site

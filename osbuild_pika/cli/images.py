@@ -13,9 +13,9 @@ from osbuild_pika.errors import InputError
 from osbuild_pika.text import one_line
 
 if TYPE_CHECKING:
-    from osbuild_pika.image.definition import Definition
     from osbuild_pika.image.kickstart import Converted
     from osbuild_pika.image.kickstart_report import Report
+    from osbuild_pika.image.values import Definition
 
 DEFAULT = "image.yaml"
 _SUFFIXES = {".yaml": "definition", ".yml": "definition", ".ks": "kickstart"}

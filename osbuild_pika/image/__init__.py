@@ -2,6 +2,7 @@
 
 reading.py   YAML with the place of every value, checked against a JSON schema
 definition.py, rules.py   image.yaml -> Definition, or all that is wrong with it
+values.py    what a Definition holds
 kickstart.py a kickstart -> Definition and a report, with
   kickstart_text.py      the text, includes, commands and sections
   kickstart_rules.py     what is honoured, ignored, refused
@@ -12,5 +13,6 @@ mirrors.py   where a distribution's packages come from
 apt.py       apt with a state of its own, and its complaints in one line
 debian.py    Definition -> Lock: which packages exactly
 lock.py      image.lock.json, and whether it still answers a definition
-manifest.py  (Definition, Lock, Local) -> manifest
+manifest.py  (Definition, Lock, Local), of each generation -> manifest
+outputs.py   ... and the stages that make an image's files of the tree
 """

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from osbuild_pika.errors import HostError, InputError, PikaError
 from osbuild_pika.image import apt, lock, mirrors
-from osbuild_pika.image.definition import Definition, generations
 from osbuild_pika.image.lock import Lock, Package, Release, Source
+from osbuild_pika.image.values import Definition, generations
 
 ARCHITECTURES = {
     "x86_64": "amd64",

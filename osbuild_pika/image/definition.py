@@ -7,155 +7,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import checking, reading, rules
 from osbuild_pika.image.reading import DefinitionError
+from osbuild_pika.image.values import (
+    Definition,
+    File,
+    Group,
+    Hook,
+    Id,
+    Mirror,
+    Parent,
+    Ready,
+    Service,
+    User,
+)
 
 HOOKS = ("post-packages", "post-files", "last")  # in the order in which they run
-Id = str | int  # of a user or a group: its name or number
 Places = Mapping[reading.Path, reading.Place]
 MAX_GENERATIONS = 8  # of definitions, each made from the next
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
-
-
-@dataclass(frozen=True)
-class File:
-    """One of content, source (a path below the definition's directory) and link is not None.
-
-    place: line and column of the path of its source.
-    """
-
-    path: str
-    content: str | None
-    source: str | None
-    link: str | None
-    mode: str
-    user: Id
-    group: Id
-    place: reading.Place = field(default=(1, 1), compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class User:
-    """password: in clear, a hash, "" (none), "!" or "*" (locked); None: nothing is said of it."""
-
-    name: str
-    password: str | None = field(repr=False)
-    ssh_keys: tuple[str, ...]
-    description: str | None
-    uid: int | None
-    groups: tuple[str, ...]
-    home: str | None
-    shell: str | None
-    gid: int | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """gid: None if any will do, and the group may be there already."""
-
-    name: str
-    gid: int | None
-
-
-@dataclass(frozen=True)
-class Hook:
-    """interpreter: with its arguments. log: a path in the image that gets what is printed.
-
-    may_fail: whether the build goes on if it fails.
-    """
-
-    name: str
-    script: str
-    interpreter: str
-    log: str | None = None
-    may_fail: bool = False
-
-
-@dataclass(frozen=True)
-class Ready:
-    """When a guest is ready: the unit, or service, is active, the URL answers; failed after
-    within_s."""
-
-    unit: str | None
-    service: str | None
-    http: str | None
-    within_s: int
-
-
-@dataclass(frozen=True)
-class Service:
-    """A program that starts at each boot. notify: how it says that it is ready, "systemd" or the
-    number of a descriptor, for s6. log: a directory."""
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    user: str | None
-    log: str | None
-    notify: str | int | None
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """suites, components: None for the distribution's own."""
-
-    url: str
-    suites: tuple[str, ...] | None = None
-    components: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What an image is made of. snapshot: such as 20261101T000000Z.
-
-    excluded: packages that must not come along, by name or by a pattern such as *-doc.
-    parent: the definition whose tree this one adds to. packages, groups, users, files, hooks,
-    settings and services are what is added; mirrors and keyring are the first generation's alone;
-    all else holds for the image.
-    """
-
-    name: str
-    distribution: str
-    suite: str
-    snapshot: str | None
-    base: str
-    packages: tuple[str, ...]
-    files: tuple[File, ...]
-    users: tuple[User, ...]
-    hooks: tuple[Hook, ...]
-    ready: Ready | None
-    lifecycle: bool
-    init: str
-    outputs: tuple[str, ...]
-    compression: str
-    properties: Mapping[str, str]
-    hostname: str | None
-    locale: str | None
-    timezone: str | None
-    enabled: tuple[str, ...]
-    disabled: tuple[str, ...]
-    mirrors: tuple[Mirror, ...]
-    keyring: str | None
-    allowed: tuple[str, ...]
-    excluded: tuple[str, ...] = ()
-    groups: tuple[Group, ...] = ()
-    services: tuple[Service, ...] = ()
-    parent: Parent | None = None
-
-
-@dataclass(frozen=True)
-class Parent:
-    """The definition that another one is made from. name: as `from` has it. path: of its file."""
-
-    name: str
-    path: str
-    definition: Definition
-
 
 Finder = Callable[[str], Parent]  # what `from` names -> the parent; raises InputError
 
@@ -202,14 +76,6 @@ def of_document(document: reading.Document, name: str, find: Finder | None = Non
         raise DefinitionError(name, document.faults)
     given = {**_inherited(parent.definition), **document.value} if parent else document.value
     return _made(given, document.places, parent)
-
-
-def generations(definition: Definition, path: str) -> list[tuple[str, Definition]]:
-    """A definition and all that it is made from, with the paths of their files: the first
-    generation, which is made from a distribution, comes first."""
-    parent = definition.parent
-    before = generations(parent.definition, parent.path) if parent else []
-    return [*before, (path, definition)]
 
 
 def _parent(document: reading.Document, find: Finder | None) -> Parent | None:

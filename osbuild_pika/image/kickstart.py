@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from osbuild_pika.errors import HostError, InputError
 from osbuild_pika.image import kickstart_network, kickstart_packages
 from osbuild_pika.image.checking import did_you_mean
-from osbuild_pika.image.definition import Definition
 from osbuild_pika.image.kickstart_commands import COMMANDS
 from osbuild_pika.image.kickstart_draft import Draft
 from osbuild_pika.image.kickstart_report import ERROR, KickstartError, Report, entry, refused
@@ -25,6 +24,7 @@ from osbuild_pika.image.kickstart_report import HONOURED as YES
 from osbuild_pika.image.kickstart_rules import HONOURED, IGNORED, REFUSED, SECRET
 from osbuild_pika.image.kickstart_text import MAX_BYTES, MAX_ITEMS, Item, Line, expand, split
 from osbuild_pika.image.reading import shown
+from osbuild_pika.image.values import Definition
 from osbuild_pika.text import one_line
 
 ORIGIN = "debian/bookworm"

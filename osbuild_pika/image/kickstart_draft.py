@@ -7,7 +7,6 @@ from typing import Any
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import definition
-from osbuild_pika.image.definition import Definition
 from osbuild_pika.image.kickstart_report import (
     ERROR,
     IGNORED,
@@ -17,6 +16,7 @@ from osbuild_pika.image.kickstart_report import (
 )
 from osbuild_pika.image.kickstart_text import Line
 from osbuild_pika.image.reading import DefinitionError, Document, Path
+from osbuild_pika.image.values import Definition
 
 Json = dict[str, Any]
 

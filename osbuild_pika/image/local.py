@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from osbuild_pika.errors import HostError, InputError
-from osbuild_pika.image.definition import Definition
 from osbuild_pika.image.reading import DefinitionError, Fault, read_file, shown
 from osbuild_pika.image.rules import is_hash
+from osbuild_pika.image.values import Definition
 
 MAX_BYTES = 32 * 1024 * 1024  # of all files together: they stand in the manifest
 MAX_KEYRING = 4 * 1024 * 1024  # bytes

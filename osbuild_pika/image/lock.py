@@ -16,7 +16,7 @@ from typing import Any
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import checking, reading
-from osbuild_pika.image.definition import Definition
+from osbuild_pika.image.values import Definition
 
 VERSION = 1
 MAX_BYTES = 16 * 1024 * 1024

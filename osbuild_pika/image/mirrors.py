@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osbuild_pika.errors import HostError, InputError
-from osbuild_pika.image.definition import Definition, Mirror
 from osbuild_pika.image.reading import shown
 from osbuild_pika.image.rules import SNAPSHOT, url_problems
+from osbuild_pika.image.values import Definition, Mirror
 
 ENVIRONMENT = "OSBUILD_PIKA_MIRROR"
 KEYRINGS = {  # file, and the package that holds it

@@ -32,7 +32,7 @@ from osbuild_pika.participant.workitem import Json, Outcome, Request
 from osbuild_pika.text import one_line
 
 if TYPE_CHECKING:
-    from osbuild_pika.image.definition import Definition
+    from osbuild_pika.image.values import Definition
 
 Tell = Callable[[str, Json], None]  # of a status, and what it is the status of
 

@@ -105,10 +105,10 @@ def _code() -> str:
 
 def _files(path: str) -> list[str]:
     """All files that the manifest of a definition is made of, whether they are there or not."""
-    from osbuild_pika.image import definition
+    from osbuild_pika.image import definition, values
 
     found: list[str] = []
-    for place, each in definition.generations(definition.load(path), path):
+    for place, each in values.generations(definition.load(path), path):
         folder = os.path.dirname(os.path.abspath(place))
         named: list[str | None] = [each.keyring, *(file.source for file in each.files)]
         found += [os.path.abspath(place), os.path.abspath(pipeline.lock_path(place))]
@@ -117,7 +117,7 @@ def _files(path: str) -> list[str]:
 
 
 def _find(path: str) -> Inputs:
-    from osbuild_pika.image import definition
+    from osbuild_pika.image import definition, values
 
     found = definition.load(path)
     try:
@@ -126,7 +126,7 @@ def _find(path: str) -> Inputs:
         is_locked = False  # of another definition, or damaged: it is made anew
     text = pipeline.image_manifest(path, found) if is_locked else ""
     source = hashlib.sha256()
-    for place, _ in definition.generations(found, path):
+    for place, _ in values.generations(found, path):
         source.update(f"{_digest(place)} {_digest(pipeline.lock_path(place))} ".encode())
     return Inputs(
         name=found.name,

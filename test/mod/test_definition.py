@@ -7,8 +7,8 @@ import pytest
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import definition, lock, reading
-from osbuild_pika.image.definition import Definition, Mirror, Ready, Service
 from osbuild_pika.image.reading import DefinitionError
+from osbuild_pika.image.values import Definition, Mirror, Ready, Service
 
 HEAD = "name: web\nfrom: debian/bookworm\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVsZXZlbmVsZXZlbmVsZXZlbmVsZXZlbmVsZXZlbg ops"

@@ -8,10 +8,10 @@ import pytest
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import definition, lock, manifest
-from osbuild_pika.image.definition import Definition, generations
 from osbuild_pika.image.local import Local
 from osbuild_pika.image.lock import Lock
 from osbuild_pika.image.reading import DefinitionError
+from osbuild_pika.image.values import Definition, generations
 
 BASE = """\
 name: base

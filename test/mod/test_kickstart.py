@@ -9,8 +9,8 @@ import pytest
 
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import kickstart
-from osbuild_pika.image.definition import Definition, Group, Mirror
 from osbuild_pika.image.kickstart_report import KickstartError, Report
+from osbuild_pika.image.values import Definition, Group, Mirror
 
 pytest.importorskip("pykickstart", reason="needs pykickstart")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVsZXZlbmVsZXZlbmVsZXZlbmVsZXZlbmVsZXZlbg ops"
