@@ -31,7 +31,7 @@ clean-demo: ## undo `make demo`; the store's files can belong to subordinate ids
 test: $(VENV)/.installed lint ## everything that ends in minutes; root runs more of it
 	@.ci/packages $(TEST_PROGRAMS)
 	@[ "$$(id -u)" != 0 ] || .ci/incus
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/.installed ## long crash loops
 	@.ci/packages $(TEST_PROGRAMS)

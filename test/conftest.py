@@ -7,9 +7,11 @@ OSBUILD_PIKA_MUST_RUN names a file with one test id a line; a prefix stands for 
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # Who starts us in the background has us ignore SIGINT, and so all whom we start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,9 +40,21 @@ def missing(wanted: str, passed: set[str], skipped: set[str]) -> list[str]:
     return [name for name in names if below(name, skipped) or not below(name, passed)]
 
 
+class _Files(LoadFileScheduling):  # type: ignore[misc]
+    """A file is one worker's, for its fixtures; test/e2e is, for the Incus that it shares."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "e2e" if nodeid.startswith("test/e2e/") else nodeid.split("::", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    return _Files(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = os.environ.get("OSBUILD_PIKA_MUST_RUN")
-    if not path or session.config.option.collectonly:
+    is_worker = hasattr(session.config, "workerinput")  # it has seen a part only
+    if not path or is_worker or session.config.option.collectonly:
         return
     names = missing(Path(path).read_text(), PASSED, SKIPPED)
     if names:
