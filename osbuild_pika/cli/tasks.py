@@ -163,6 +163,8 @@ def _products(
         add(ImagePipeline(path, site), given["through"])
     if given["through"] in TASKS[TASKS.index("import_image") :]:
         launch.need_httpx()
+        with site.connect() as client:
+            client.server()  # before an hour of builds
     return list(found.values())
 
 

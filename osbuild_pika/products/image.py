@@ -267,7 +267,7 @@ class ImagePipeline(SetupTaskMixin):
         from osbuild_pika.incus.waiting import Reached
 
         image = self._incus_image()
-        name = f"smoke-{self.stamp_subdir.rpartition('-')[2]}-{self.inputs.name}"[:63].rstrip("-")
+        name = self._guest()
         wish = launching.Launch(name, timeout_s=self.site.ready_s, is_replacing=True)
         found = launching.Image(image.fingerprint, None, self._built().run)
         with self.site.connect() as client:
@@ -287,6 +287,11 @@ class ImagePipeline(SetupTaskMixin):
             raise instances.GuestError(
                 f"{self.inputs.name}: its guest is not ready: {told}; {hint}"
             )
+
+    def _guest(self) -> str:
+        """The name of an instance that nobody else has."""
+        name, mark = self.inputs.name.replace(".", "-"), self.stamp_subdir[-8:]
+        return f"smoke-{name[:48].rstrip('-')}-{mark}"
 
     def _incus_image(self) -> Output:
         """The published output that Incus is given. Raises SkipSetupTask if there is none."""

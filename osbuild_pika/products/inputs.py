@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 from osbuild_pika import pipeline
 from osbuild_pika.datadir import data_folder
-from osbuild_pika.engine import buildroot, hostroot
+from osbuild_pika.engine import buildroot, disk, hostroot
 from osbuild_pika.errors import InputError
 from osbuild_pika.tasks import files
 
 MAX_BYTES = 4 * 1024 * 1024  # of what is kept
 ABSENT = "-"
+_found: dict[Path, dict[str, Any]] = {}  # in this process: nothing is kept before a task ran
 _CODE = ("stages", "inputs", "devices", "mounts", "sources")
 
 
@@ -44,15 +45,18 @@ class Inputs(NamedTuple):
 def of(path: str, kept: Path) -> Inputs:
     """What a definition's tasks depend on now. kept: where that is remembered, if its directory
     is there. Raises InputError, HostError."""
-    before = _read(kept)
+    before = _found.get(kept) or _read(kept)
     if before and before["key"] == _key(before["files"]):
         return _inputs(before["inputs"])
     names = _files(path)
     key = _key(names)
     found = _find(path)
-    if kept.parent.is_dir() and key == _key(names):  # else somebody writes one of them
+    if key == _key(names):  # else somebody writes one of them
         document = {"key": key, "files": names, "inputs": found._asdict()}
-        files.replace(kept, json.dumps(document).encode() + b"\n")
+        _found[kept] = document
+        if kept.parent.is_dir():
+            with disk.explained(str(kept)):
+                files.replace(kept, json.dumps(document).encode() + b"\n")
     return found
 
 

@@ -84,6 +84,17 @@ def test_what_changed_is_seen(change: object, changed: set[str], place: Path) ->
     )
 
 
+@pytest.fixture(autouse=True)
+def fixture_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look is one of a new process."""
+
+    class Forgetful(dict[Path, dict[str, object]]):
+        def __setitem__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(inputs, "_found", Forgetful())
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": 1, "files": [], "inputs": {}}'])
 def test_what_is_damaged_is_found_anew(text: str, place: Path) -> None:
     found = look(place)
