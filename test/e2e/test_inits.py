@@ -22,13 +22,6 @@ FIRST = {
 # What is told last when the service ends with 78, which is for good: but OpenRC's supervisor starts
 # it again whatever it ended with.
 LAST_WORD = {"systemd": "failed", "s6": "failed", "openrc": "ready"}
-START = {"systemd": ["starting", "ready"], "s6": [], "openrc": []}
-TOLD = {"systemd": ["failed"], "s6": ["failed"], "openrc": []}
-TOLD_AGAIN = {
-    "systemd": ["failed", "starting", "ready"],
-    "s6": ["failed", "starting", "ready"],
-    "openrc": [],
-}
 START = {
     "systemd": "systemctl start web",
     "s6": "s6-svc -u /run/service/web",
