@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import images
 import pytest
@@ -128,6 +130,17 @@ def made(folder: Path, path: Path) -> ImagePipeline:
     return ImagePipeline(str(path), site)
 
 
+def test_what_is_readonly_does_nothing_and_says_so(place: Path) -> None:
+    image = made(place, place / "web.yaml")
+    image.readonly = True
+    before = sorted(place.rglob("*"))
+    assert driven(image.run_setup_tasks()) == ()
+    found = driven(image.inspect_setup_tasks())
+    assert {each.should_run for each in found} == {False}
+    assert found[1].reason == "readonly; otherwise: not done yet"
+    assert sorted(place.rglob("*")) == before
+
+
 # --- published ------------------------------------------------------------------------------------
 
 
@@ -210,9 +223,15 @@ def told(root: Path) -> list[str]:
     return [json.loads(line)["message"] for line in lines]
 
 
+def driven(doing: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine that never waits comes to."""
+    with pytest.raises(StopIteration) as end:
+        doing.send(None)
+    return end.value.value
+
+
 def drive(obj: SetupTaskMixin) -> None:
-    with pytest.raises(StopIteration):
-        keep(obj).send(None)
+    driven(keep(obj))
 
 
 def test_tasks_are_a_whole_run(root: Path) -> None:
