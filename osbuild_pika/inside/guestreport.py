@@ -35,7 +35,8 @@ GUEST_API = os.environ.get("PIKA_CLOUD_GUEST_API", "/dev/incus/sock")
 S6 = os.environ.get("PIKA_CLOUD_S6", "/run/service")
 OPENRC = os.environ.get("PIKA_CLOUD_OPENRC", "/run/openrc")
 SERVICE = "pika-cloud-report.service"
-PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result")
+PROPERTIES = "LoadState,ActiveState,SubState,Result,Type,ActiveEnterTimestampMonotonic"
+UNTOLD = ("simple", "exec", "idle")  # types of units that are active from their start on
 EX_CONFIG = 78  # s6's services that end so are not started again, nor those that are stopped
 SETTLE_S = 1.0  # how long what does not say that it is ready has to run
 MAX_FAILED = 20  # names of failed services that are told
@@ -86,23 +87,25 @@ def said_by(words: Sequence[str]) -> str:
     return said.decode("utf-8", "replace")
 
 
-def judge(unit: Mapping[str, str]) -> tuple[str, str]:
+def judge(unit: Mapping[str, str], settle_s: float) -> tuple[str, str]:
     """What a unit's properties mean: "active", "waiting" or "failed", and why."""
     if unit.get("LoadState") not in ("loaded", None):
         return "failed", f"it is {unit['LoadState']}"
     state = unit.get("ActiveState", "unknown")
     if state in ("active", "reloading"):
-        return "active", state
+        since_s = int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1_000_000
+        is_settled = unit.get("Type") not in UNTOLD or time.monotonic() - since_s >= settle_s
+        return ("active", state) if is_settled else ("waiting", "just started")
     if state == "failed":
         return "failed", unit.get("Result") or "it failed"
     return "waiting", f"{state} ({unit.get('SubState', 'unknown')})"
 
 
-def look_at_unit(name: str | None, _settle_s: float) -> tuple[str, str]:
-    words = ("systemctl", "show", f"--property={','.join(PROPERTIES)}", "--")
+def look_at_unit(name: str | None, settle_s: float) -> tuple[str, str]:
+    words = ("systemctl", "show", f"--property={PROPERTIES}", "--")
     said = said_by([*words, name or SYSTEMD.whole])
     lines = [line.partition("=") for line in said.splitlines()]
-    return judge({key: value for key, _, value in lines})
+    return judge({key: value for key, _, value in lines}, settle_s)
 
 
 def failed_units() -> list[str]:

@@ -10,6 +10,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,14 @@ esac
 ACTIVE = "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\n"
 WAITING = "LoadState=loaded\nActiveState=activating\nSubState=start\nResult=success\n"
 FAILED = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\n"
+# Each time it is looked at it is the other way.
+FLAPPING = """#!/bin/sh
+cat "$STATES/unit"
+mv "$STATES/unit" "$STATES/new"
+mv "$STATES/other" "$STATES/unit"
+mv "$STATES/new" "$STATES/other"
+"""
+AN_HOUR_ON = int(time.monotonic() + 3600) * 1_000_000  # however long a test waits, it is later
 S6_SVSTAT = """#!/bin/sh
 cat "$STATES/s6"
 """
@@ -141,7 +150,36 @@ def fixture_guest(tmp_path: Path) -> Guest:
     ],
 )
 def test_what_a_units_state_means(unit: dict[str, str], verdict: str) -> None:
-    assert guestreport.judge(unit)[0] == verdict
+    assert guestreport.judge(unit, 1.0)[0] == verdict
+
+
+@pytest.mark.parametrize("kind", ["simple", "exec", "idle"])
+def test_a_unit_that_never_says_it_is_ready_has_to_run(kind: str) -> None:
+    unit = {"LoadState": "loaded", "ActiveState": "active", "Type": kind}
+    young = {**unit, "ActiveEnterTimestampMonotonic": str(AN_HOUR_ON)}
+    assert guestreport.judge(young, 1.0) == ("waiting", "just started")
+    assert guestreport.judge({**young, "Type": "notify"}, 1.0) == ("active", "active")
+    assert guestreport.judge({**unit, "ActiveEnterTimestampMonotonic": "1"}, 1.0)[0] == "active"
+
+
+def test_a_unit_that_is_started_again_and_again_is_never_ready(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = f"{ACTIVE}Type=exec\nActiveEnterTimestampMonotonic={AN_HOUR_ON}\n"
+    guest.unit(unit)
+    (guest.path / "bin/systemctl").write_text(FLAPPING)
+    guest.unit(WAITING, "other")
+    monkeypatch.setenv("PATH", f"{guest.path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("STATES", f"{guest.path}/states")
+    seen = []
+
+    def look() -> tuple[str, str]:
+        seen.append(guestreport.look_at_unit("web.service", guestreport.SETTLE_S))
+        return seen[-1]
+
+    is_ready, why = guestreport.wait(look, "web.service", None, 0.5)
+    assert (is_ready, why[:38]) == (False, "not ready within 0.5 s: web.service is")
+    assert set(seen) <= {("waiting", "just started"), ("waiting", "activating (start)")}
 
 
 def test_only_success_and_redirects_are_an_answer(url: str) -> None:
