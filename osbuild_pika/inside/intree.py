@@ -101,7 +101,8 @@ def run_checked(tree: Path, words: Sequence[str], what: str = "") -> None:
 def has_program(tree: Path, name: str) -> bool:
     """Whether the tree has an executable of this name, or at this path."""
     places = [name] if "/" in name else [f"{folder}/{name}" for folder in PATH.split(":")]
-    return any(os.access(resolve(tree, place), os.X_OK) for place in places)
+    found = (resolve(tree, place) for place in places)
+    return any(os.path.isfile(path) and os.access(path, os.X_OK) for path in found)
 
 
 def watched(

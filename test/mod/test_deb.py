@@ -35,6 +35,8 @@ def test_a_program_of_the_tree_is_found_in_the_tree_alone(tmp_path: Path) -> Non
     (tmp_path / "usr/bin/sh").symlink_to("/usr/bin/dash")  # the tree has no dash, the host has
     assert not intree.has_program(tmp_path, "sh")
     (tmp_path / "usr/bin/dash").touch(mode=0o755)
+    assert not intree.has_program(tmp_path, "")  # directories can be executable, too
+    assert not intree.has_program(tmp_path, "/usr/bin")
     assert intree.has_program(tmp_path, "sh")
 
 
