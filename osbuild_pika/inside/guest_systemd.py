@@ -163,7 +163,7 @@ def _report(tree: Path, ready: Mapping[str, Any]) -> list[str]:
     if unit is not None:
         if not UNIT_NAME.match(unit):
             raise StageError(f"ready: {ascii(unit)[:80]} is no unit such as nginx.service")
-        if not units.has(tree, re.sub(r"@[^.]*", "@", unit)):
+        if not units.has(tree, re.sub(r"@.*(\.[a-z]+)\Z", r"@\1", unit)):
             raise StageError(f"ready: the tree has no unit {unit}")
         before = f" {unit}\nPartOf={unit}"
         failed = FAILED.format(unit=unit.replace("%", "%%"), reporter=REPORTER)

@@ -84,8 +84,9 @@ def test_what_is_waited_for_tells_its_end_and_its_return(tree: Path) -> None:
 
 
 def test_an_instance_of_a_template_can_be_waited_for(tree: Path) -> None:
-    make(tree, ready={"unit": "at@home.service"})
-    assert (tree / "usr/lib/systemd/system/at@home.service.d/pika-cloud.conf").exists()
+    for name in ("at@home.service", "at@home.example.service"):
+        make(tree, ready={"unit": name})
+        assert (tree / f"usr/lib/systemd/system/{name}.d/pika-cloud.conf").exists()
 
 
 def test_a_resolver_and_hosts_that_a_definition_gave_stay(tree: Path) -> None:
