@@ -40,6 +40,9 @@ second = manager.state("web")
 seen["restarted"] = [first.is_up, first.is_ready, second.is_up, first.pid != second.pid]
 os.kill(second.pid, 9)
 until(lambda: manager.state("web").pid not in (None, second.pid))
+third = manager.state("web")
+os.kill(third.pid, 15)
+until(lambda: manager.state("web").pid not in (None, third.pid))
 manager.stop("web")
 seen["stopped"] = manager.is_running("web")
 manager.start("web")
@@ -78,6 +81,9 @@ second = manager.state("web")
 seen["restarted"] = [first.is_up, first.is_ready, second.is_up, first.pid != second.pid]
 os.kill(second.pid, 9)
 until(lambda: manager.state("web").pid not in (None, second.pid))
+third = manager.state("web")
+os.kill(third.pid, 15)
+until(lambda: manager.state("web").pid not in (None, third.pid))
 def error(name, call, *words, **options):
     try:
         call(*words, **options)

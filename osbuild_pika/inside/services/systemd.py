@@ -40,6 +40,9 @@ def properties(unit: Unit) -> Iterable[tuple[str, str]]:
         for stream in ("StandardOutput", "StandardError"):
             yield stream, f"append:{_literal(unit.log)}"
     yield from (("Restart", "on-failure"), ("RestartSec", "1"), ("RestartPreventExitStatus", "78"))
+    # To systemd a service that one of these ends has ended well. When it stops one itself, that
+    # one stays down all the same.
+    yield "RestartForceExitStatus", "SIGHUP SIGINT SIGTERM SIGPIPE"
     yield "TimeoutStopSec", str(unit.kill_after_s)
 
 
