@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -67,8 +68,7 @@ def status(name: str | None, form: str, **where: Any) -> None:
     Of one: exits 0 if it is up, 1 if it is down.
     """
     manager = manager_of(**where)
-    names = manager.list() if name is None else (name,)
-    seen = {each: manager.state(each) for each in names}
+    seen = {name: manager.state(name)} if name is not None else _all(manager)
     if form == "json":
         click.echo(json.dumps({"services": [_document(each, seen[each]) for each in seen]}))
     else:
@@ -155,6 +155,15 @@ def reconcile(form: str, **where: Any) -> None:
         click.echo(f"osbuild-pika: error: {one_line(text)}", err=True)
     if done.failed:
         click.get_current_context().exit(ExitCode.FAILED)
+
+
+def _all(manager: base.Registrar) -> dict[str, base.State]:
+    """How all services are; those that are unregistered meanwhile are left out."""
+    seen = {}
+    for each in manager.list():
+        with suppress(base.NotRegisteredError):
+            seen[each] = manager.state(each)
+    return seen
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import re
 from osbuild_pika.inside import files, guest_openrc, guest_s6, intree, units
 from osbuild_pika.inside.accounts import Accounts
 from osbuild_pika.inside.places import resolve
-from osbuild_pika.inside.services import openrc, s6, systemd
+from osbuild_pika.inside.services import openrc, s6, shell, systemd
 from osbuild_pika.inside.stage import StageError
 
 TYPE_CHECKING = False
@@ -49,9 +49,7 @@ def put(tree: Path, options: Mapping[str, Any]) -> str:
 
 def _command(tree: Path, options: Mapping[str, Any]) -> list[str]:
     """The command, its program by an absolute path. Raises StageError."""
-    program, *arguments = options["command"]
-    if any("\0" in word for word in options["command"]):
-        raise StageError("the command holds a NUL byte")
+    program, *arguments = (_text("the command", word) for word in options["command"])
     folders = [""] if program.startswith("/") else [f"{each}/" for each in intree.PATH.split(":")]
     found = [f"{each}{program}" for each in folders if intree.has_program(tree, each + program)]
     if not found or ("/" in program and not program.startswith("/")):
@@ -63,9 +61,29 @@ def _env(options: Mapping[str, Any]) -> dict[str, str]:
     """The environment, sorted. Raises StageError."""
     env = dict(sorted(options.get("env", {}).items()))
     for key, value in env.items():
-        if not _KEY.match(key) or "\0" in value:
+        if not _KEY.match(key):
             raise StageError(f"{ascii(key)[:60]} cannot be in an environment")
+        _text(key, value)
     return env
+
+
+def _script_env(options: Mapping[str, Any]) -> dict[str, str]:
+    """The environment, where a shell script sets it. Raises StageError."""
+    env: dict[str, str] = options["env"]
+    for key in filter(shell.is_own, env):
+        raise StageError(f"{key} is the shell's own: it cannot be in a service's environment")
+    return env
+
+
+def _text(what: str, text: str) -> str:
+    """A text that can be written into a file. Raises StageError."""
+    if "\0" in text:
+        raise StageError(f"{what} holds a NUL byte")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise StageError(f"{what} is not UTF-8 text: {ascii(text)[:80]}") from None
+    return text
 
 
 def _put_unit(tree: Path, options: Mapping[str, Any]) -> None:
@@ -103,10 +121,10 @@ def _put_s6(tree: Path, options: Mapping[str, Any]) -> None:
     script = s6.Script(
         name=options["name"],
         command=options["command"],
-        env=options["env"],
+        env=_script_env(options),
         account=account,
         home=home,
-        logs=options.get("log", LOGS),
+        logs=_log_folder(options),
         notify=notify,
         kill_after_s=KILL_AFTER_S,
     )
@@ -130,7 +148,7 @@ def _put_openrc(tree: Path, options: Mapping[str, Any]) -> None:
         name=options["name"],
         description=options["name"],
         command=options["command"],
-        env=options["env"],
+        env=_script_env(options),
         user=_user(tree, options)[0],
         log=_log_file(tree, options),
         needs=(),
@@ -146,14 +164,24 @@ def _user(tree: Path, options: Mapping[str, Any]) -> tuple[str | None, str]:
     known = Accounts.of(tree).user(name)
     if known is None:
         raise StageError(f"the tree has no user {ascii(name)[:80]}")
-    return None if name == "root" else name, known[5] if len(known) > 5 else "/"
+    home = known[5] if len(known) > 5 else "/"
+    return None if name == "root" else _text("user", name), _text("its user's home", home)
 
 
 def _log_file(tree: Path, options: Mapping[str, Any]) -> str:
     """The file that its log is, in a directory of the tree."""
-    folder = options.get("log", LOGS)
+    folder = _log_folder(options)
     files.make_directory(tree, folder)
     return f"{folder}/{options['name']}.log"
+
+
+def _log_folder(options: Mapping[str, Any]) -> str:
+    """The directory of its log. Raises StageError: it is written into files of lines."""
+    folder: str = options.get("log", LOGS)
+    parts = folder.split("/")
+    if not folder.startswith("/") or ".." in parts or any(each < " " for each in folder):
+        raise StageError(f"log: {ascii(folder)[:80]} is no directory of an image")
+    return _text("log", folder)
 
 
 _INITS = {"systemd": _put_unit, "s6": _put_s6, "openrc": _put_openrc}

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError
+from osbuild_pika.inside.services import shell
 from osbuild_pika.text import one_line
 
 ServiceManagerKind = Literal["systemd", "launchd", "windows", "s6", "openrc", "none"]
@@ -163,9 +164,14 @@ class RegistrationNotSupportedError(PikaError, NotImplementedError):
         self.kind = kind
 
 
+def is_profile_name(name: str) -> bool:
+    """Whether a profile can be called so: what else lies beside our services is not ours."""
+    return len(name) <= MAX_PROFILE and _PROFILE.fullmatch(name) is not None
+
+
 def validate_profile_name(name: str) -> str:
     """Return a profile's name. Raises ValueError: it becomes part of paths and of unit names."""
-    if len(name) > MAX_PROFILE or not _PROFILE.fullmatch(name):
+    if not is_profile_name(name):
         rule = f"a-z, 0-9, and then also _ and -; at most {MAX_PROFILE} characters"
         raise BadServiceError(one_line(f"{ascii(name)[:60]} is no name of a profile: {rule}"))
     return name
@@ -177,8 +183,7 @@ def validate_environment(env: Mapping[str, str] | None) -> dict[str, str]:
         if not _KEY.fullmatch(key):
             what = f"{ascii(key)[:60]} is no name of an environment variable"
             raise BadServiceError(f"{what}: letters, digits and _, no digit first")
-        if "\0" in value:
-            raise BadServiceError(f"{key}: a value of the environment holds a NUL byte")
+        _validate_text(f"{key}: a value of the environment", value)
     return dict(sorted((env or {}).items()))
 
 
@@ -186,9 +191,32 @@ def validate_command(command: Sequence[str]) -> tuple[str, ...]:
     """Return a copy. Raises ValueError."""
     if isinstance(command, str) or not command or not command[0]:
         raise BadServiceError("a service needs a command: its program and the arguments, as a list")
-    if any("\0" in word for word in command):
-        raise BadServiceError("a service's command holds a NUL byte")
+    for word in command:
+        _validate_text("a service's command", word)
     return tuple(command)
+
+
+def _validate_text(what: str, text: str) -> None:
+    """Services are written as files of text. Raises ValueError."""
+    if "\0" in text:
+        raise BadServiceError(f"{what} holds a NUL byte")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadServiceError(f"{what} is not UTF-8 text: {ascii(text)[:80]}") from None
+
+
+def validate_user(user: str | None) -> str | None:
+    """Return a user's name, as a line of a file may hold it. Raises ValueError."""
+    if user is not None and not (user and user.isprintable()):
+        raise BadServiceError(f"{ascii(user)[:60]} is no name of a user")
+    return user
+
+
+def refuse_shells_own(env: Mapping[str, str]) -> None:
+    """For services that a shell script starts. Raises ValueError."""
+    for key in filter(shell.is_own, env):
+        raise BadServiceError(f"{key} is the shell's own: it cannot be in a service's environment")
 
 
 def validate_notify(notify: int | None) -> int | None:

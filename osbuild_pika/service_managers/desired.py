@@ -20,6 +20,7 @@ from typing import Any, Literal
 from osbuild_pika.errors import HostError
 from osbuild_pika.service_managers.base import (
     ServiceError,
+    is_profile_name,
     validate_command,
     validate_environment,
     validate_notify,
@@ -74,7 +75,7 @@ class Desired:
         except OSError as error:
             raise HostError(f"{self.directory}: {error.strerror}") from None
         found = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-        return tuple(sorted(name for name in found if not name.startswith(".")))
+        return tuple(sorted(filter(is_profile_name, found)))
 
     def read(self, profile: str) -> Service | None:
         """What was kept of a profile. Raises ServiceError for what cannot be a service."""

@@ -233,7 +233,7 @@ def render(
         "StandardErrorPath": log,
     }
     if settings.user is not None:
-        job["UserName"] = settings.user
+        job["UserName"] = base.validate_user(settings.user)
     try:
         return plistlib.dumps(job)
     except ValueError:

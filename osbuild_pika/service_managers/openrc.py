@@ -81,7 +81,11 @@ class OpenRCServiceManager:
         Raises NotRegisteredError, CommandError.
         """
         self._known(profile)
-        status = self._status(profile, "status")
+        try:
+            status = self._status(profile, "status")
+        except CommandError:
+            self._known(profile)  # it may have been unregistered since
+            raise
         is_wanted = status in (_STARTED, _STARTING)
         pid = self._pid(profile) if is_wanted else self._stray(profile)
         is_up = pid is not None
@@ -176,6 +180,7 @@ class OpenRCServiceManager:
     ) -> scripts.Script:
         """Raises ValueError for what cannot be."""
         variables = base.validate_environment(env)
+        base.refuse_shells_own(variables)
         taken = [key for key in variables if scripts.is_own(key)]
         if taken:
             raise BadServiceError(f"{taken[0]}: OpenRC keeps variables of that name to itself")
@@ -184,7 +189,7 @@ class OpenRCServiceManager:
             description=f"osbuild-pika service {profile}",
             command=unitfiles.command_of(command, self.settings.profile_flag, profile),
             env=variables,
-            user=self.settings.user,
+            user=base.validate_user(self.settings.user),
             log=os.path.join(self.settings.logs, f"{self._name(profile)}.log"),
             needs=(),
             kill_after_s=self.settings.kill_after_s,

@@ -21,6 +21,7 @@ from osbuild_pika.service_managers import base, programs, s6_calls
 from osbuild_pika.service_managers.base import (
     AlreadyRegisteredError,
     BadServiceError,
+    CommandError,
     NotRegisteredError,
     S6Error,
     ServiceError,
@@ -30,6 +31,7 @@ from osbuild_pika.service_managers.base import (
 from osbuild_pika.service_managers.desired import Desired, Service
 
 SCAN_DIRECTORY = "/run/service"
+GUESTS_OWN = "pika-cloud-"  # an address, the report: see inside/guest_s6.py
 SCAN_VARIABLE = "OSBUILD_PIKA_SCAN_DIRECTORY"
 # Where and how services run. state: a directory; logs: where their logs are kept unless the
 # environment of s6-svscan says otherwise. user: who they run as, None: whoever registers.
@@ -93,16 +95,23 @@ class S6ServiceManager:
 
     def state(self, profile: str) -> State:
         """All that s6 knows of a service. Raises NotRegisteredError, CommandError."""
-        return self._s6.state(profile, self._known(profile))
+        place = self._known(profile)
+        try:
+            return self._s6.state(profile, place)
+        except CommandError:
+            self._known(profile)  # it may have been unregistered since
+            raise
 
     def list(self) -> tuple[str, ...]:
-        """The profiles in the scan directory, sorted; none if it is not there."""
+        """The profiles in the scan directory, sorted; none if it is not there. A guest's own
+        services are none."""
         try:
             names = os.listdir(self.settings.scan_directory)
         except FileNotFoundError:
             return ()
         prefix = self.settings.prefix
-        return tuple(sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix)))
+        found = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        return tuple(sorted(each for each in found if _is_ours(each, prefix)))
 
     def register(
         self,
@@ -114,7 +123,7 @@ class S6ServiceManager:
         notify: int | None = None,
     ) -> None:
         """It is supervised when this returns, and was started unless told otherwise."""
-        validate_profile_name(profile)
+        self._validate(profile)
         service = Service(
             list(base.validate_command(command)),
             base.validate_environment(env),
@@ -133,7 +142,7 @@ class S6ServiceManager:
 
     def unregister(self, profile: str) -> None:
         """No process and no directory of it is left; its logs are."""
-        validate_profile_name(profile)
+        self._validate(profile)
         place = self._place(profile)
         if not os.path.lexists(place) and not self._desired.is_ours():
             return
@@ -160,7 +169,7 @@ class S6ServiceManager:
         return done
 
     def _settle(self, profile: str, done: Reconciled) -> None:
-        service, place = self._desired.read(profile), self._place(profile)
+        service, place = self._desired.read(self._validate(profile)), self._place(profile)
         if service is None:
             return
         if not os.path.lexists(place):
@@ -189,9 +198,14 @@ class S6ServiceManager:
         try:
             s6_tree.write(new, entries, self.settings.operators)
             os.rename(new, place)
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(new, ignore_errors=True)
-            raise self._refused(profile, error) from None
+            if isinstance(error, OSError):
+                raise self._refused(profile, error) from None
+            if isinstance(error, UnicodeEncodeError):  # a home, or the directory of logs
+                what = f"a path of it is not UTF-8 text: {ascii(error.object)[:80]}"
+                raise S6Error(profile, what) from None
+            raise
         try:
             self._s6.scan(profile)
             self._await_supervised(profile, place)
@@ -232,6 +246,7 @@ class S6ServiceManager:
             raise self._refused(profile, error) from None
 
     def _script(self, profile: str, service: Service) -> s6_tree.Script:
+        base.refuse_shells_own(service.env)
         account = self._account(service.user)
         command = base.profile_arguments(service.command, service.profile_flag, profile)
         return s6_tree.Script(
@@ -273,10 +288,17 @@ class S6ServiceManager:
         return S6Error(profile, f"{error.filename}: {error.strerror}")
 
     def _known(self, profile: str) -> str:
-        place = self._place(validate_profile_name(profile))
+        place = self._place(self._validate(profile))
         if not os.path.isdir(place):
             raise NotRegisteredError(profile)
         return place
+
+    def _validate(self, profile: str) -> str:
+        """Return a profile's name. Raises ValueError."""
+        if not _is_ours(validate_profile_name(profile), self.settings.prefix):
+            what = "services of that name are a guest's own"
+            raise BadServiceError(f"{profile}: {what}; a profile under s6 has no cloud- before it")
+        return profile
 
     def _place(self, profile: str) -> str:
         name = f"{self.settings.prefix}{profile}"
@@ -286,6 +308,11 @@ class S6ServiceManager:
         """A name beside it that s6-svscan does not look at."""
         name = f".{self.settings.prefix}{profile}.{suffix}"
         return os.path.join(self.settings.scan_directory, name)
+
+
+def _is_ours(profile: str, prefix: str) -> bool:
+    """Whether a name is a profile's, and its service none that a guest has from its image."""
+    return base.is_profile_name(profile) and not f"{prefix}{profile}".startswith(GUESTS_OWN)
 
 
 def _tools(profile: str) -> s6_tree.Tools:

@@ -155,7 +155,8 @@ class SystemdServiceManager:
         words = ("--property=Id,Transient", "show", f"{start}*{_SUFFIX}")
         blocks = self._systemctl("all", "list", *words).split("\n\n")
         names = [_facts(block)["Id"] for block in blocks if "Transient=yes" in block.split("\n")]
-        return tuple(sorted(name.removesuffix(_SUFFIX).removeprefix(start) for name in names))
+        found = (name.removesuffix(_SUFFIX).removeprefix(start) for name in names)
+        return tuple(sorted(filter(base.is_profile_name, found)))
 
     def _withdraw(self, profile: str, path: str) -> None:
         unit = self._unit(profile)
@@ -234,7 +235,7 @@ def unit_of(
         description=f"osbuild-pika service {profile}",
         command=unitfiles.command_of(command, settings.profile_flag, profile),
         env=env,
-        user=None if settings.is_user else settings.user,
+        user=None if settings.is_user else base.validate_user(settings.user),
         log=None,
         is_notify=False,
         target=units.USER_TARGET if settings.is_user else units.SYSTEM_TARGET,

@@ -48,8 +48,9 @@ def profiles(directory: str | None, prefix: str, suffix: str = "") -> tuple[str,
     if directory is None or not os.path.isdir(directory):
         return ()
     names = [name for name in os.listdir(directory) if name.endswith(suffix)]
-    found = (name.removesuffix(suffix) for name in names if name.startswith(prefix))
-    return tuple(sorted(name.removeprefix(prefix) for name in found))
+    named = (name.removesuffix(suffix) for name in names if name.startswith(prefix))
+    found = (name.removeprefix(prefix) for name in named)
+    return tuple(sorted(filter(base.is_profile_name, found)))
 
 
 def command_of(command: Sequence[str], flag: str | None, profile: str) -> tuple[str, ...]:

@@ -92,7 +92,8 @@ class WindowsServiceManager:
             raise CommandError("all", "list", done.returncode, done.stderr)
         start = f"{FOLDER}{self.settings.prefix}"
         names = {row[0] for row in csv.reader(done.stdout.splitlines()) if row}
-        return tuple(sorted(name.removeprefix(start) for name in names if name.startswith(start)))
+        found = (name.removeprefix(start) for name in names if name.startswith(start))
+        return tuple(sorted(filter(base.is_profile_name, found)))
 
     def register(
         self,

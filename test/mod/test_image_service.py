@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from osbuild_pika.inside import intree, service
@@ -16,6 +18,7 @@ PROGRAMS = (
     "usr/bin/s6-setuidgid",
 )
 ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nops:x:990:990::/srv/ops:/bin/sh\n"
+STAGES = Path(__file__).parents[2] / "stages"
 COMMAND = ["web", "--say", "it's $HOME %n; true", ""]
 NAMES = {
     "systemd": "etc/systemd/system/a.service",
@@ -51,6 +54,11 @@ def test_a_unit_has_the_command_by_its_path(tree: Path) -> None:
     assert "User=ops\n" in text
     assert "StandardOutput=append:/var/log/a/a.log\n" in text
     assert (tree / "var/log/a").is_dir()
+
+
+def test_a_unit_is_started_again_when_a_signal_ended_it(tree: Path) -> None:
+    text = put(tree, "systemd", env={"UID": "1"})  # no shell reads it
+    assert "RestartForceExitStatus=SIGHUP SIGINT SIGTERM SIGPIPE\n" in text
 
 
 def test_a_unit_may_wait_for_sd_notify(tree: Path) -> None:
@@ -98,9 +106,18 @@ def test_what_is_there_already_is_not_replaced(init: str, tree: Path) -> None:
         ("s6", {"command": ["no-such"]}, "no program 'no-such'"),
         ("s6", {"command": ["bin/web"]}, "no program 'bin/web'"),
         ("s6", {"command": ["/etc/passwd/x"]}, "no program"),
+        ("s6", {"command": [""]}, "no program ''"),
+        ("s6", {"command": ["/usr/bin"]}, "no program '/usr/bin'"),
+        ("systemd", {"command": ["web", "\udce4"]}, "the command is not UTF-8 text: '.udce4'"),
+        ("openrc", {"env": {"A": "\udce4"}}, "A is not UTF-8 text"),
+        ("s6", {"log": "/srv/\udce4"}, "log is not UTF-8 text"),
+        ("systemd", {"log": "/srv/a\nUser=root"}, "log: .* is no directory"),
+        ("s6", {"log": "/srv/../etc"}, "log: .* is no directory"),
+        ("s6", {"env": {"OPTIND": "x"}}, "OPTIND is the shell's own"),
+        ("openrc", {"env": {"UID": "1"}}, "UID is the shell's own"),
         ("s6", {"command": ["web", "\0"]}, "NUL"),
         ("s6", {"env": {"A-B": ""}}, "'A-B' cannot be"),
-        ("s6", {"env": {"A": "\0"}}, "'A' cannot be"),
+        ("s6", {"env": {"A": "\0"}}, "A holds a NUL"),
         ("s6", {"user": "nope"}, "no user 'nope'"),
         ("s6", {"notify": "systemd"}, "number of a descriptor"),
         ("systemd", {"notify": 3}, "notify: systemd"),
@@ -112,6 +129,34 @@ def test_what_cannot_be_is_named(init: str, options: dict[str, Any], why: str, t
     with pytest.raises(StageError, match=why):
         service.put(tree, {"name": "a", "command": COMMAND, "init": init, **options})
     assert not (tree / NAMES[init]).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_right"),
+    [
+        ({"log": "/srv/a b"}, True),
+        ({"command": ["web", ""]}, True),
+        ({"command": [""]}, False),
+        ({"command": []}, False),
+        ({"command": ["web", 1]}, False),
+        ({"log": "/srv/../etc"}, False),
+        ({"log": "/srv/a\n"}, False),
+        ({"log": "/srv/a\nUser=root"}, False),
+        ({"log": "/srv/"}, False),
+        ({"log": "srv"}, False),
+    ],
+)
+def test_what_the_stage_takes(options: dict[str, Any], is_right: bool) -> None:
+    meta = json.loads((STAGES / "org.osbuild-pika.service.meta.json").read_text())
+    validator = jsonschema.Draft4Validator(meta["schema_2"]["options"])
+    assert validator.is_valid({"name": "a", "command": COMMAND, **options}) is is_right
+
+
+def test_a_home_that_is_no_text_is_refused_and_no_file_is_left(tree: Path) -> None:
+    (tree / "etc/passwd").write_bytes(b"web:x:1:1::/srv/\xe4:/bin/sh\n")
+    with pytest.raises(StageError, match="its user's home is not UTF-8 text"):
+        put(tree, "s6", user="web")
+    assert not (tree / "etc/s6").exists()
 
 
 @pytest.mark.parametrize(

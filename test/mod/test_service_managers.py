@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -50,6 +51,23 @@ def test_what_no_command_has() -> None:
         base.validate_command(("sh", "a\0b"))
     with pytest.raises(ValueError, match="NUL"):
         base.validate_environment({"A": "a\0b"})
+    with pytest.raises(ValueError, match=r"command is not UTF-8 text: 'a\\udce4'"):
+        base.validate_command(("sh", "a\udce4"))
+    with pytest.raises(ValueError, match=r"A: a value .* is not UTF-8 text"):
+        base.validate_environment({"A": "\udce4"})
+
+
+@pytest.mark.parametrize("user", ["", "a\nb", "\udce4"])
+def test_what_no_user_is_called(user: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a user"):
+        base.validate_user(user)
+
+
+@pytest.mark.parametrize("key", ["OPTIND", "PPID", "UID", "EUID", "SHELLOPTS", "BASHOPTS"])
+def test_what_a_shell_keeps_to_itself_is_in_no_environment_it_sets(key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key} is the shell's own"):
+        base.refuse_shells_own({key: "x"})
+    assert base.validate_environment({key: "x"}) == {key: "x"}
 
 
 @pytest.mark.parametrize("fd", [-1, 0, 1, 2, 1024])
@@ -145,7 +163,57 @@ def test_a_shell_reads_back_what_the_script_quotes(value: str) -> None:
 def test_only_roots_process_becomes_another_user() -> None:
     text = s6_tree.run_text(SCRIPT._replace(account="web"), TOOLS)
     assert '[ "$(id -u)" != 0 ] || account=web\n' in text
-    assert text.endswith('exec /bin/s6-setuidgid "$account" cmd\n')
+    assert text.endswith('exec /bin/s6-setuidgid "$1" cmd\n')
+
+
+def tool(path: Path, name: str, text: str) -> str:
+    """A program in the place of one of s6's."""
+    (path / name).write_text(f"#!/bin/sh\n{text}\n")
+    (path / name).chmod(0o755)
+    return str(path / name)
+
+
+def test_no_variable_decides_who_a_service_runs_as(tmp_path: Path) -> None:
+    setuidgid = tool(tmp_path, "s6-setuidgid", 'echo "as $1, account=$account"; shift; exec "$@"')
+    tool(tmp_path, "id", "echo 0")
+    script = SCRIPT._replace(
+        account="web", env={"account": "root", "logs": "/etc"}, command=("echo", "$1")
+    )
+    text = s6_tree.run_text(script, TOOLS._replace(setuidgid=setuidgid))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", text], env={"PATH": path}, check=True, stdout=subprocess.PIPE
+    )
+    assert done.stdout == b"as web, account=root\n$1\n"
+
+
+def logged(path: Path, logs: Path, account: str | None) -> list[str]:
+    """What log/run does: which programs it calls, with which words."""
+    tools = TOOLS._replace(
+        setuidgid=tool(path, "s6-setuidgid", f'echo "become $1" >>{path}/said; shift; exec "$@"'),
+        log=tool(path, "s6-log", f'echo "log $*" >>{path}/said'),
+    )
+    tool(path, "id", "echo 0")
+    tool(path, "chown", f'echo "chown $2" >>{path}/said')
+    text = s6_tree.log_text(SCRIPT._replace(account=account, logs=str(logs)), tools)
+    environment = {"PATH": f"{path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", text], env=environment, check=True, stdin=subprocess.DEVNULL)
+    return (path / "said").read_text().splitlines()
+
+
+def test_a_log_directory_is_given_to_the_user_only_by_who_made_it(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    keep = f"log 1 n10 s1000000 T {logs}/pika-web"
+    become = ["become web", "become web"]
+    assert logged(tmp_path, logs, "web") == ["chown web", *become, keep]
+    (tmp_path / "said").unlink()
+    assert logged(tmp_path, logs, "web") == [*become, keep]
+
+
+def test_where_no_log_can_be_kept_it_is_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/pika-web").touch()
+    assert logged(tmp_path, tmp_path / "logs", None) == ["log 1"]
 
 
 @pytest.mark.parametrize(("code", "ends"), [(0, 125), (78, 125), (1, 0), (256, 0), (7, 0)])

@@ -70,7 +70,9 @@ def run_text(script: Script, tools: Tools) -> str:
     exports = "".join(f"export {key}={shlex.quote(env[key])}\n" for key in env)
     command = shlex.join(script.command)
     if script.account is not None:
-        command = f'{shlex.quote(tools.setuidgid)} "$account" {command}'
+        # No name of the environment reaches "$1": what it holds decides who the service runs as.
+        exports = f'set -- "$account"\n{exports}'
+        command = f'{shlex.quote(tools.setuidgid)} "$1" {command}'
     return f"{_head(script, tools)}exec 2>&1\n{exports}exec {command}\n"
 
 
@@ -82,14 +84,16 @@ def finish_text() -> str:
 def log_text(script: Script, tools: Tools) -> str:
     """The script `log/run`. Where nothing can be kept it forwards: a full pipe stops a service."""
     logs = f"logs=${{{LOGS_VARIABLE}:-{shlex.quote(script.logs)}}}/{script.name}\n"
-    logger = shlex.quote(tools.log)
-    program, owner = f"exec {logger}", ""
+    become, given = "", ""
     if script.account is not None:
-        program = f'exec {shlex.quote(tools.setuidgid)} "$account" {logger}'
-        owner = '[ -z "$account" ] || chown -h "$account" "$logs"\n'
-    made = f'mkdir -p "$logs" || {program} 1\n'
+        become = f'{shlex.quote(tools.setuidgid)} "$account" '
+        given = ' && { [ -z "$account" ] || chown -h "$account" "$logs"; }'
+    program = f"exec {become}{shlex.quote(tools.log)}"
+    # What is there already may be somebody else's: it keeps its owner.
+    made = f'[ -e "$logs" ] || {{ mkdir -p "$logs"{given}; }}\n'
+    able = f'{become}test -d "$logs" -a -w "$logs" -a -x "$logs" || {program} 1\n'
     keep = f'{program} 1 n10 s1000000 T "$logs"\n'
-    return f"{_head(script, tools)}exec 2>&1\n{logs}{made}{owner}{keep}"
+    return f"{_head(script, tools)}exec 2>&1\n{logs}{made}{able}{keep}"
 
 
 def _head(script: Script, tools: Tools) -> str:
