@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from osbuild_pika.image.reading import Document, Path, shown
+from osbuild_pika.inside.services import openrc, shell
 
 _NOT_KEPT = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108 - paths in an image
 _HASHES = ("$1$", "$5$", "$6$", "$2a$", "$2b$", "$y$", "$7$", "$gy$")
@@ -49,10 +50,14 @@ def _files(document: Document, files: Iterable[Mapping[str, Any]]) -> None:
             document.fault(path, f"{had}; write one of content, source, link")
         if "link" in each and "mode" in each:
             document.fault((*path, "mode"), "a symbolic link has no mode of its own", is_key=True)
-        top = "/" + each["path"].split("/")[1]
-        if top in _NOT_KEPT:
-            document.fault((*path, "path"), f"{shown(each['path'])}: {top} is empty in an image")
+        _kept(document, (*path, "path"), each["path"])
     _twice(document, "files", (each["path"] for each in files), "path")
+
+
+def _kept(document: Document, at: Path, path: str) -> None:
+    top = "/" + path.split("/")[1]
+    if top in _NOT_KEPT:
+        document.fault(at, f"{shown(path)}: {top} is empty in an image")
 
 
 def _ready(document: Document, ready: Mapping[str, Any]) -> None:
@@ -120,11 +125,24 @@ def _services(document: Document, services: Mapping[str, Any], init: str) -> Non
             why = f"lists units of systemd, and init is {init}: see `run`, or use a hook"
             document.fault(("services", key), why, is_key=True)
     for name, each in services.get("run", {}).items():
+        _service(document, ("services", "run", name), each, init)
         notify, kind = each.get("notify"), {"systemd": str, "s6": int}.get(init)
         if notify is not None and (kind is None or not isinstance(notify, kind)):
             takes = {"systemd": "takes `systemd`", "s6": "takes the number of a descriptor"}
             why = f"with init {init} it {takes.get(init, 'cannot be used: leave it out')}"
             document.fault(("services", "run", name, "notify"), why)
+
+
+def _service(document: Document, at: Path, service: Mapping[str, Any], init: str) -> None:
+    if not service["command"][0]:
+        document.fault((*at, "command", 0), "is empty: it is a program of the image")
+    if "log" in service:
+        _kept(document, (*at, "log"), service["log"])
+    for key in service.get("env", {}):
+        if init == "openrc" and openrc.is_own(key):
+            document.fault((*at, "env", key), f"{key} is OpenRC's own", is_key=True)
+        elif init in ("s6", "openrc") and shell.is_own(key):
+            document.fault((*at, "env", key), f"{key} is the shell's own", is_key=True)
 
 
 def _mirrors(document: Document, given: Mapping[str, Any]) -> None:

@@ -171,6 +171,12 @@ BAD = {
     "service's name: lower-case letters, digits, _ and -, at most 200; pika-cloud- is ours",
     "services: {run: {a: {command: []}}}": "3:31: is empty; leave it out or write a program and "
     "its arguments",
+    "services: {run: {a: {command: ['']}}}": "3:32: is empty: it is a program of the image",
+    "services: {run: {a: {command: [b], log: /run}}}": "3:41: '/run': /run is empty in an image",
+    "init: s6\nservices: {run: {a: {command: [b], env: {UID: '1'}}}}": "4:42: UID is the shell's "
+    "own",
+    "init: openrc\nservices: {run: {a: {command: [b], env: {RC_A: '1'}}}}": "4:42: RC_A is "
+    "OpenRC's own",
     "services: {run: {a: {command: [8080]}}}": "3:32: '8080' is no text in YAML: write it in "
     'quotes, "8080"',
     "services: {run: {a: {}}}": "3:21: the key 'command' is missing",
