@@ -175,12 +175,15 @@ def test_nothing_of_its_packages_was_changed(instance: Instance) -> None:
 def test_a_service_that_ends_is_started_again_or_told(built: str, instance: Instance) -> None:
     instance.inside("sh", "-c", f"kill -9 {instance.service()}")
     guests.until(instance.serves)
-    guests.until(lambda: instance.kinds()[-1] == "ready")
-    instance.inside("sh", "-c", f": >/srv/web/bad; kill -9 {instance.service()}")
-    guests.until(lambda: instance.kinds()[-1] == LAST_WORD[built])
+    guests.until(lambda: instance.kinds()[-1:] == ["ready"])
+    pid = instance.service()
+    instance.inside("sh", "-c", f": >/srv/web/bad; kill -9 {pid}")
+    guests.until(lambda: instance.kinds()[-1:] == [LAST_WORD[built]])
+    guests.until(lambda: not instance.serves())  # it can be nobody but the one that is gone
     instance.inside("sh", "-c", f"rm /srv/web/bad; {START[built]}")
     guests.until(instance.serves)
-    guests.until(lambda: instance.kinds()[-1] == "ready")
+    assert instance.service() != pid
+    guests.until(lambda: instance.kinds()[-1:] == ["ready"])
 
 
 def test_it_starts_again_when_it_is_told_to_reboot(instance: Instance) -> None:
