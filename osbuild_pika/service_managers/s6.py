@@ -272,12 +272,14 @@ class S6ServiceManager:
         return account
 
     def _await_supervised(self, profile: str, place: str) -> None:
-        log = os.path.join(place, "log")
-        self._s6.wait_until(
-            profile,
-            "register",
-            lambda: self._s6.is_supervised(profile, place) and self._s6.is_supervised(profile, log),
-        )
+        log, status = (os.path.join(place, name) for name in ("log", "supervise/status"))
+
+        def is_so() -> bool:
+            """s6-supervise takes orders a moment before it first writes how the service is."""
+            supervised = (self._s6.is_supervised(profile, each) for each in (place, log))
+            return all(supervised) and os.path.exists(status)
+
+        self._s6.wait_until(profile, "register", is_so)
 
     def _refused(self, profile: str, error: OSError) -> S6Error:
         """The error of a scan directory that is missing, or another's."""

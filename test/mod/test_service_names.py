@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,26 @@ def test_what_cannot_be_written_leaves_nothing_of_it(
     with pytest.raises(BadServiceError, match="UID is the shell's own"):
         manager.register("web", ("true",), env={"UID": "1"})
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_supervisor_that_has_not_told_anything_yet_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path / "pika-web/supervise/status"
+    asked = []
+
+    def run(words: Sequence[str], _: float) -> programs.Done:
+        asked.append(words[0])
+        if asked.count("s6-svok") == 3 and status.parent.exists():
+            status.touch()
+        if words[0] == "s6-svstat" and not status.exists():
+            return programs.Done(111, "", "s6-svstat: fatal: unable to read status")
+        return programs.Done(0, "true true false 1 -1 -1 1", "")
+
+    monkeypatch.setattr(programs, "find", lambda name: f"/usr/bin/{name}")
+    manager = s6.S6ServiceManager(of_s6(tmp_path).settings, run)
+    manager.register("web", ("true",))
+    assert manager.list() == ("web",)
 
 
 class Vanishing:
