@@ -179,7 +179,7 @@ def test_a_service_that_ends_is_started_again_or_told(built: str, instance: Inst
     pid = instance.service()
     instance.inside("sh", "-c", f": >/srv/web/bad; kill -9 {pid}")
     guests.until(lambda: instance.kinds()[-1:] == [LAST_WORD[built]])
-    guests.until(lambda: not instance.serves())  # it can be nobody but the one that is gone
+    guests.until(lambda: not instance.serves())  # nor does any that comes after it
     instance.inside("sh", "-c", f"rm /srv/web/bad; {START[built]}")
     guests.until(instance.serves)
     assert instance.service() != pid
