@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TASKS = ("resolve", "build", "lint", "publish", "import_image", "smoke")
+_PUBLISH = TASKS.index("publish")
 HEADS = ("IMAGE", "TASK", "STATE", "WHY", "LAST")
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("definitions", metavar="FILE...", nargs=-1, type=click.Path()),
@@ -151,6 +152,7 @@ def _products(
     found: dict[str, _Product] = {}
 
     def add(image: ImagePipeline, through: str) -> None:
+        through = min(through, image.last_task, key=TASKS.index)
         if (parent := image.parent()) is not None:
             add(parent, "build")
         before = found.get(image.stamp_subdir)
@@ -161,11 +163,22 @@ def _products(
         if images.form_of(path) != "definition":
             raise InputError(f"{one_line(path)}: is no definition such as image.yaml")
         add(ImagePipeline(path, site), given["through"])
-    if given["through"] in TASKS[TASKS.index("import_image") :]:
+    _refuse_twins(each for each in found.values() if TASKS.index(each.through) >= _PUBLISH)
+    if any(TASKS.index(each.through) > _PUBLISH for each in found.values()):
         launch.need_httpx()
         with site.connect() as client:
             client.server()  # before an hour of builds
     return list(found.values())
+
+
+def _refuse_twins(products: Iterable[_Product]) -> None:
+    """Two images of one name would take each other's place. Raises InputError."""
+    seen: dict[str, str] = {}
+    for image, _ in products:
+        other = seen.setdefault(image.inputs.name, image.path)
+        if other != image.path:
+            what = f"{one_line(other)} and {one_line(image.path)} are both named"
+            raise InputError(f"{what} {image.inputs.name}: give one another name")
 
 
 def _site(given: dict[str, Any], progress: str) -> Site:
@@ -192,6 +205,9 @@ def _drive(doing: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(doing)
     finally:
+        for each in (left := asyncio.all_tasks(loop)):
+            each.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
 
 

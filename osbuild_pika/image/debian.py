@@ -114,6 +114,8 @@ def _packages(
     """What is installed; of a definition with a parent, beside what is there already."""
     there = {each.name: each.version for each_lock in below for each in each_lock.packages}
     names = lock.wanted(definition) - there.keys()
+    if there:
+        _refuse_excluded(there.keys(), definition)
     if there and not names:
         return []
     init = {*INITS[definition.init]} - there.keys()
@@ -125,7 +127,9 @@ def _packages(
         return _listed(plain, known, set(), names) if names else []
     names |= init
     if there:
-        return _added(private, there, names, without)
+        added = _added(private, there, names, without)
+        _refuse_excluded({each.name for each in added}, definition)
+        return added
     if definition.init == "systemd":
         names |= {RESOLVER} & known.keys()
     patterns = _minbase(definition.suite, architecture)

@@ -5,7 +5,7 @@
     lint           what the linter finds in them
     publish        the files, where others get them   hash: whether they lie there
     import_image   into Incus, with an alias      valid while the alias points to it
-    smoke          a guest of it gets ready
+    smoke          a guest of it gets ready; without a lifecycle, it is booted
 
 An image that is made from another one begins when that one is built.
 """
@@ -79,13 +79,18 @@ class ImagePipeline(SetupTaskMixin):
     """The tasks of the image that a definition describes. path: the definition's."""
 
     def __init__(self, path: str, site: Site) -> None:
-        self.path = path
+        # Not normalized: what is behind `link/..` only the kernel knows.
+        self.path = os.path.join(os.getcwd(), path)
         self.site = site
 
     @property
     def stamp_subdir(self) -> str:
-        """A name for people, and what tells files of one name apart."""
-        real = Path(os.path.realpath(self.path))
+        """A name for people, and what tells files of one name apart.
+
+        A link to a definition is one of its own: its lock and its files lie beside the link.
+        """
+        folder, file = os.path.split(self.path)
+        real = Path(os.path.realpath(folder), file)
         stem = real.parent.name if real.stem == "image" else real.stem
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:60] or "image"
         return f"images/{name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:12]}"
@@ -107,8 +112,10 @@ class ImagePipeline(SetupTaskMixin):
     @setup_task("lock its packages")
     def resolve(self) -> None:
         from osbuild_pika.image import definition
+        from osbuild_pika.image import lock as lockfile
 
         found = definition.load(self.path)
+        lockfile.read(pipeline.lock_path(self.path))  # a damaged one is not ours to throw away
         try:
             lock = pipeline.lock_of(self.path, found)
         except InputError as error:
@@ -183,7 +190,7 @@ class ImagePipeline(SetupTaskMixin):
                 Output(**{**each, "files": tuple(each["files"])}) for each in document["outputs"]
             ]
             return _Built(document["run"], tuple(outputs))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return _Built("", ())
 
     # --- lint ------------------------------------------------------------------------------------
@@ -210,26 +217,43 @@ class ImagePipeline(SetupTaskMixin):
 
     @setup_task("publish it")
     def publish(self) -> None:
-        published.publish(self.site.output, self.inputs.name, self._built().outputs)
+        try:
+            published.publish(self.site.output, self.inputs.name, self._built().outputs)
+        except published.NotBuiltError:
+            self.delete_stamp("build")
+            raise
 
     @publish.hash(covers_output=True)
     def _what_is_published(self) -> str:
-        """As published.are_there says, and where: another directory is filled, too."""
+        """Whether it is there, and where: another directory is filled, too."""
         where = os.path.realpath(self.site.output)
-        return f"{published.are_there(self._published())} {where}"
+        name, outputs = self.inputs.name, self._published()
+        is_there = published.are_there(outputs) and published.are_told(where, name, outputs)
+        return f"{is_there} {where}"
 
     @publish.invalidator(slow=True)
     def _is_published(self) -> bool:
         """Whether all published files are still what was built, byte for byte."""
         from osbuild_pika.incus import local
 
-        return all(
-            local.measure(*each.files, flags=os.O_NOFOLLOW).fingerprint == each.fingerprint
-            for each in self._published()
-        )
+        try:
+            return all(
+                local.measure(*each.files, flags=os.O_NOFOLLOW).fingerprint == each.fingerprint
+                for each in self._published()
+            )
+        except InputError:
+            return False
 
     def _published(self) -> list[Output]:
         return published.place(self.site.output, self.inputs.name, self._built().outputs)
+
+    @property
+    def last_task(self) -> str:
+        """The last of its tasks that there is something to do for."""
+        found = self.inputs
+        if not any(each.startswith("incus-") for each in found.outputs):
+            return "publish"
+        return "smoke" if found.has_init else "import_image"
 
     @property
     def outcome(self) -> str:
@@ -247,7 +271,8 @@ class ImagePipeline(SetupTaskMixin):
         with self.site.connect() as client:
             found = local.measure(*image.files, flags=os.O_NOFOLLOW)
             if found.fingerprint != image.fingerprint:
-                raise HostError(f"{found.name}: is not what was published; publish it again")
+                self.delete_stamp("publish")
+                raise HostError(f"{found.name}: was changed; the next run publishes it again")
             images.import_files(client, found)
             images.point(client, self.inputs.name, image.fingerprint)
 
@@ -268,7 +293,8 @@ class ImagePipeline(SetupTaskMixin):
 
         image = self._incus_image()
         name = self._guest()
-        wish = launching.Launch(name, timeout_s=self.site.ready_s, is_replacing=True)
+        wanted = "ready" if self.inputs.lifecycle else "booted"
+        wish = launching.Launch(name, wanted, timeout_s=self.site.ready_s, is_replacing=True)
         found = launching.Image(image.fingerprint, None, self._built().run)
         with self.site.connect() as client:
             at_work = launching.Launching(client, wish, found, self.site.tell)
@@ -290,8 +316,11 @@ class ImagePipeline(SetupTaskMixin):
 
     def _guest(self) -> str:
         """The name of an instance that nobody else has."""
-        name, mark = self.inputs.name.replace(".", "-"), self.stamp_subdir[-8:]
-        return f"smoke-{name[:48].rstrip('-')}-{mark}"
+        name = self.inputs.name.replace(".", "-")[:48].rstrip("-")
+        whose = f"{platform.node()} {self.stamp_path}"  # hosts may share an Incus
+        return (
+            f"smoke-{name}-{hashlib.sha256(whose.encode(errors='surrogateescape')).hexdigest()[:8]}"
+        )
 
     def _incus_image(self) -> Output:
         """The published output that Incus is given. Raises SkipSetupTask if there is none."""

@@ -7,9 +7,12 @@ it was made of: it counts only while each file is the same, byte for byte, and s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,9 +20,8 @@ from typing import Any, NamedTuple
 
 from osbuild_pika import pipeline
 from osbuild_pika.datadir import data_folder
-from osbuild_pika.engine import buildroot, disk, hostroot
+from osbuild_pika.engine import buildroot, hostroot
 from osbuild_pika.errors import InputError
-from osbuild_pika.tasks import files
 
 MAX_BYTES = 4 * 1024 * 1024  # of what is kept
 ABSENT = "-"
@@ -40,11 +42,13 @@ class Inputs(NamedTuple):
     manifest: str
     outputs: tuple[str, ...]
     allowed: tuple[str, ...]
+    lifecycle: bool
+    has_init: bool
 
 
 def of(path: str, kept: Path) -> Inputs:
-    """What a definition's tasks depend on now. kept: where that is remembered, if its directory
-    is there. Raises InputError, HostError."""
+    """What a definition's tasks depend on now. path: absolute. kept: where that is remembered, if
+    its directory is there. Raises InputError, HostError."""
     before = _found.get(kept) or _read(kept)
     if before and before["key"] == _key(before["files"]):
         return _inputs(before["inputs"])
@@ -54,20 +58,31 @@ def of(path: str, kept: Path) -> Inputs:
     if key == _key(names):  # else somebody writes one of them
         document = {"key": key, "files": names, "inputs": found._asdict()}
         _found[kept] = document
-        if kept.parent.is_dir():
-            with disk.explained(str(kept)):
-                files.replace(kept, json.dumps(document).encode() + b"\n")
+        _keep(kept, document)
     return found
+
+
+def _keep(kept: Path, document: dict[str, Any]) -> None:
+    """Remember, if that can be: several may at once, and who only looks may have no right to."""
+    with contextlib.suppress(OSError):
+        fd, new = tempfile.mkstemp(prefix=".inputs-", dir=kept.parent)
+        try:
+            with open(fd, "w") as file:
+                json.dump(document, file)
+            os.replace(new, kept)
+        except BaseException:
+            os.unlink(new)
+            raise
 
 
 def _read(kept: Path) -> dict[str, Any] | None:
     """What is remembered, None if that is nothing or damaged."""
     try:
-        document: Any = json.loads(kept.read_bytes())
-        _inputs(document["inputs"])
-        is_whole = isinstance(document["key"], str) and all(
-            isinstance(each, str) for each in document["files"]
-        )
+        with open(kept, "rb") as file:
+            document: Any = json.loads(file.read(MAX_BYTES))
+        found = _inputs(document["inputs"])
+        texts = [document["key"], *document["files"], found.name, found.parent or ""]
+        is_whole = all(isinstance(each, str) and "\0" not in each for each in texts)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return document if is_whole else None
@@ -89,6 +104,8 @@ def _digest(path: str) -> str:
     """Of a regular file; a pipe is not waited for."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return ABSENT  # it may have no end
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ABSENT
@@ -113,9 +130,9 @@ def _files(path: str) -> list[str]:
 
     found: list[str] = []
     for place, each in values.generations(definition.load(path), path):
-        folder = os.path.dirname(os.path.abspath(place))
+        folder = os.path.dirname(place)
         named: list[str | None] = [each.keyring, *(file.source for file in each.files)]
-        found += [os.path.abspath(place), os.path.abspath(pipeline.lock_path(place))]
+        found += [place, pipeline.lock_path(place)]
         found += [os.path.join(folder, name) for name in named if name]
     return list(dict.fromkeys(found))
 
@@ -139,6 +156,8 @@ def _find(path: str) -> Inputs:
         manifest=_keys(text) if text else "",
         outputs=found.outputs,
         allowed=_allowed(text) if text else (),
+        lifecycle=found.lifecycle,
+        has_init=found.init != "none",
     )
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from osbuild_pika.engine import disk
-from osbuild_pika.errors import ExitCode, PikaError
+from osbuild_pika.errors import ExitCode, InputError, PikaError
 from osbuild_pika.tasks import files
 
 FACTS = "image.json"
+OUTPUTS = ("incus-unified", "incus-split", "rootfs-tar", "squashfs")
 
 
 class Output(NamedTuple):
@@ -55,7 +56,13 @@ def exported(manifest: Any, directory: str) -> Iterator[Output]:
 
 
 class PublishError(PikaError):
+    """Nothing more could be published."""
+
     exit_code = ExitCode.PUBLISH_FAILED
+
+
+class NotBuiltError(PublishError):
+    """What is to be published is not what was built: its bytes are others."""
 
 
 def are_there(outputs: Sequence[Output]) -> bool:
@@ -67,6 +74,16 @@ def are_there(outputs: Sequence[Output]) -> bool:
         )
     except OSError:
         return False
+
+
+def are_told(directory: str, name: str, outputs: Sequence[Output]) -> bool:
+    """Whether image.json says of these outputs that they are there."""
+    try:
+        told: Any = json.loads(Path(directory, name, FACTS).read_bytes())
+        found = {each["output"]: each["fingerprint"] for each in told["outputs"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return found == {each.name: each.fingerprint for each in outputs}
 
 
 def place(directory: str, name: str, outputs: Sequence[Output]) -> list[Output]:
@@ -83,11 +100,15 @@ def place(directory: str, name: str, outputs: Sequence[Output]) -> list[Output]:
 
 
 def publish(directory: str, name: str, outputs: Sequence[Output]) -> None:
-    """Put the outputs of an image into a directory. Raises PublishError."""
-    documents = []
+    """Put the outputs of an image into a directory; what was there of others goes. Raises
+    PublishError."""
+    documents, target_files = [], []
     try:
+        for each in outputs:
+            _check(each)
         for given, target in zip(outputs, place(directory, name, outputs), strict=True):
             os.makedirs(os.path.join(directory, name, given.name), exist_ok=True)
+            target_files.append(target.files)
             pairs = zip(given.files, target.files, strict=True)
             documents.append(
                 {
@@ -100,15 +121,40 @@ def publish(directory: str, name: str, outputs: Sequence[Output]) -> None:
         facts = {"schema_version": 1, "name": name, "outputs": documents}
         text = json.dumps(facts, indent=2) + "\n"
         files.replace(Path(directory, name, FACTS), text.encode())
+        _sweep(Path(directory, name), {path for each in target_files for path in each})
     except OSError as error:
         raise PublishError(f"{error.filename or directory}: {error.strerror}") from None
+
+
+def _check(built: Output) -> None:
+    from osbuild_pika.incus import local
+
+    try:
+        is_same = local.measure(*built.files, flags=os.O_NOFOLLOW).fingerprint == built.fingerprint
+    except InputError as error:
+        raise NotBuiltError(str(error)) from None
+    if not is_same:
+        raise NotBuiltError(f"{built.files[0]}: is not what was built; the next run builds it")
+
+
+def _sweep(folder: Path, kept: set[str]) -> None:
+    """Remove files of outputs that are no more."""
+    for name in OUTPUTS:
+        paths = list((folder / name).iterdir()) if (folder / name).is_dir() else []
+        for path in paths:
+            if str(path) not in kept and path.is_file():
+                path.unlink()
+        if paths and not any((folder / name).iterdir()):
+            (folder / name).rmdir()
 
 
 def _copy(source: str, target: str) -> dict[str, Any]:
     """Replace a file by another one's content; returns what image.json says of it."""
     temporary = f"{target}.tmp"
     try:
-        with open(source, "rb") as given, open(temporary, "wb") as made:
+        Path(temporary).unlink(missing_ok=True)  # of who was killed; a link is not followed
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with open(source, "rb") as given, open(fd, "wb") as made:
             shutil.copyfileobj(given, made)
             made.flush()
             os.fsync(made.fileno())

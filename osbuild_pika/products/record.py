@@ -91,7 +91,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _words(error: BaseException) -> str:
-    text = str(error)
+    text = str(error).encode(errors="backslashreplace").decode()
     return (
         text[:1000]
         if text and isinstance(error, PikaError)

@@ -1,26 +1,26 @@
-"""What the tasks of an image depend on, and what is published of it."""
+"""What the tasks of an image depend on."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import images
 import pytest
+from click.testing import CliRunner
 
-from osbuild_pika import pipeline, verify
+from osbuild_pika import pipeline
+from osbuild_pika.cli.verbs import osbuild_pika
 from osbuild_pika.errors import InputError
 from osbuild_pika.image import definition, lock
-from osbuild_pika.products import inputs, published
+from osbuild_pika.products import inputs
 from osbuild_pika.products.image import ImagePipeline, Site
 from osbuild_pika.products.inputs import Inputs
-from osbuild_pika.products.published import Output, PublishError
-from osbuild_pika.products.record import Record
-from osbuild_pika.tasks import SetupTaskMixin, SkipSetupTask, setup_task
 
+SEEN = {"source", "manifest"}
 TEXT = "name: web\nfrom: debian/bookworm\nfiles: [{path: /etc/a, source: a}]\n"
 
 
@@ -68,22 +68,20 @@ def test_nothing_is_kept_where_no_task_has_run(place: Path) -> None:
         (lambda place: define(place, TEXT + "# note\n"), {"source"}),
         (lambda place: define(place, TEXT + "hostname: web\n"), {"source", "manifest"}),
         (lambda place: write_lock(place, "2"), {"source", "manifest"}),
-        (lambda place: (place / "web.lock.json").unlink(), {"source", "manifest", "allowed"}),
+        (lambda place: (place / "web.lock.json").unlink(), SEEN),
         (lambda place: os.utime(place / "a", (1, 1)), set()),
+        (lambda place: define(place, TEXT + "lint: {allow: [hosts]}\n"), {*SEEN, "allowed"}),
     ],
-    ids=["file", "comment", "hostname", "lock", "no lock", "time"],
+    ids=["file", "comment", "hostname", "lock", "no lock", "time", "allowed"],
 )
 def test_what_changed_is_seen(change: object, changed: set[str], place: Path) -> None:
-    define(place, TEXT + "lint: {allow: [init]}\n")
-    write_lock(place)
-    define(place, TEXT)
-    before = look(place)._replace(allowed=())
+    before = look(place)
     assert callable(change)
     change(place)
-    after = look(place)._replace(allowed=())
-    assert {name for name in Inputs._fields if getattr(before, name) != getattr(after, name)} == (
-        changed - {"allowed"}
-    )
+    after = look(place)
+    assert {
+        name for name in Inputs._fields if getattr(before, name) != getattr(after, name)
+    } == changed
 
 
 @pytest.fixture(autouse=True)
@@ -118,8 +116,10 @@ def test_images_of_one_file_name_have_stamps_of_their_own(tmp_path: Path) -> Non
     one, two = (made(tmp_path, tmp_path / name / "image.yaml").stamp_subdir for name in "ab")
     assert one != two
     assert one.startswith("images/a-")
-    (tmp_path / "link.yaml").symlink_to(tmp_path / "a/image.yaml")
-    assert made(tmp_path, tmp_path / "link.yaml").stamp_subdir == one
+    (tmp_path / "b/link.yaml").symlink_to(tmp_path / "a/image.yaml")
+    assert made(tmp_path, tmp_path / "b/link.yaml").stamp_subdir not in (one, two)
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    assert made(tmp_path, tmp_path / "c/image.yaml").stamp_subdir == one
 
 
 def made(folder: Path, path: Path) -> ImagePipeline:
@@ -128,6 +128,86 @@ def made(folder: Path, path: Path) -> ImagePipeline:
 
     site = Site(str(folder / "store"), str(folder / "out"), nothing, 1, nothing, nothing)  # type: ignore[arg-type]
     return ImagePipeline(str(path), site)
+
+
+def test_what_an_image_is_made_from_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real/sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/sub")
+    (tmp_path / "real/base.yaml").write_text("name: base\nfrom: debian/bookworm\n")
+    (tmp_path / "real/sub/web.yaml").write_text("name: web\nfrom: ../base.yaml\n")
+    monkeypatch.setenv("OSBUILD_PIKA_TASKS", str(tmp_path / "tasks"))
+    monkeypatch.chdir(tmp_path)
+    web = made(tmp_path, Path("link/web.yaml"))
+    web.state_path.mkdir(parents=True)
+    first = web.inputs
+    monkeypatch.chdir("/")
+    assert first.parent is not None
+    assert os.path.samefile(first.parent, tmp_path / "real/base.yaml")
+    (tmp_path / "real/base.yaml").write_text("name: base\nfrom: debian/trixie\n")
+    assert web.inputs.source != first.source
+
+
+def test_a_damaged_lock_is_not_thrown_away(place: Path) -> None:
+    text = "<<<<<<< HEAD\n"
+    (place / "web.lock.json").write_text(text)
+    with pytest.raises(InputError, match="is no JSON"):
+        made(place, place / "web.yaml").resolve.task.func(made(place, place / "web.yaml"))
+    assert (place / "web.lock.json").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"key": "a", "files": ["a\\u0000"]}'])
+def test_what_is_hostile_in_the_state_is_found_anew(text: str, place: Path) -> None:
+    found = look(place)
+    (place / "state/inputs.json").write_text(text)
+    assert look(place) == found
+
+
+def test_a_file_without_an_end_is_not_read(place: Path) -> None:
+    (place / "a").unlink()
+    (place / "a").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"not a regular file|leads out"):
+        look(place)
+
+
+def test_many_may_look_at_once(place: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: look(place), range(40)))
+    assert len(set(found)) == 1
+    assert os.listdir(place / "state") == ["inputs.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("", "smoke"),
+        ("outputs: [squashfs]\n", "publish"),
+        ("init: none\n", "import_image"),
+        ("lifecycle: false\n", "smoke"),
+    ],
+)
+def test_an_image_has_no_tasks_that_it_can_never_do(text: str, last: str, place: Path) -> None:
+    define(place, TEXT + text)
+    assert made(place, place / "web.yaml").last_task == last
+
+
+def test_two_images_of_one_name_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSBUILD_PIKA_TASKS", str(place / "tasks"))
+    (place / "b").mkdir()
+    (place / "b/a").write_text("a")
+    (place / "b/web.yaml").write_text(TEXT)
+    words = ["tasks", "inspect", "--through", "publish", f"{place}/web.yaml", f"{place}/b/web.yaml"]
+    done = CliRunner().invoke(osbuild_pika, words)
+    assert done.exit_code == 2
+    assert done.stderr.endswith("are both named web: give one another name\n")
+
+
+def driven(doing: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine that never waits comes to."""
+    with pytest.raises(StopIteration) as end:
+        doing.send(None)
+    return end.value.value
 
 
 def test_what_is_readonly_does_nothing_and_says_so(place: Path) -> None:
@@ -139,142 +219,3 @@ def test_what_is_readonly_does_nothing_and_says_so(place: Path) -> None:
     assert {each.should_run for each in found} == {False}
     assert found[1].reason == "readonly; otherwise: not done yet"
     assert sorted(place.rglob("*")) == before
-
-
-# --- published ------------------------------------------------------------------------------------
-
-
-def output(folder: Path, text: str = "image") -> Output:
-    folder.mkdir(exist_ok=True)
-    (folder / "web.tar.zst").write_text(text)
-    return Output("incus-unified", (str(folder / "web.tar.zst"),), len(text), "f" * 64)
-
-
-def test_what_is_published_is_there_with_its_digests(tmp_path: Path) -> None:
-    given = output(tmp_path / "built")
-    published.publish(str(tmp_path / "out"), "web", [given])
-    assert published.are_there(published.place(str(tmp_path / "out"), "web", [given]))
-    facts = json.loads((tmp_path / "out/web/image.json").read_text())
-    (document,) = facts["outputs"]
-    assert document["fingerprint"] == "f" * 64
-    assert document["files"][0]["path"] == "incus-unified/web.tar.zst"
-    names = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*.*"))
-    assert names == ["web/image.json", "web/incus-unified/web.tar.zst"]
-
-
-def test_what_is_replaced_is_whole_or_as_it_was(tmp_path: Path) -> None:
-    published.publish(str(tmp_path / "out"), "web", [output(tmp_path / "built")])
-    gone = Output("incus-unified", (str(tmp_path / "gone.tar.zst"),), 1, "0" * 64)
-    with pytest.raises(PublishError, match="gone\\.tar\\.zst: No such file"):
-        published.publish(str(tmp_path / "out"), "web", [gone])
-    assert (tmp_path / "out/web/incus-unified/web.tar.zst").read_text() == "image"
-    published.publish(str(tmp_path / "out"), "web", [output(tmp_path / "built", "newer")])
-    assert (tmp_path / "out/web/incus-unified/web.tar.zst").read_text() == "newer"
-
-
-def test_what_is_cut_off_or_gone_is_not_there(tmp_path: Path) -> None:
-    given = output(tmp_path / "built")
-    assert published.are_there([given])
-    (tmp_path / "built/web.tar.zst").write_text("im")
-    assert not published.are_there([given])
-    (tmp_path / "built/web.tar.zst").unlink()
-    assert not published.are_there([given])
-    assert not published.are_there([])
-
-
-# --- the run of the tasks -------------------------------------------------------------------------
-
-
-class Two(SetupTaskMixin):
-    def __init__(self, root: Path, error: BaseException | None = None) -> None:
-        self.root, self.error = root, error
-
-    @property
-    def tasks_root(self) -> Path:
-        return self.root
-
-    @property
-    def stamp_subdir(self) -> str:
-        return "images/web"
-
-    @setup_task("the first")
-    def one(self) -> None:
-        pass
-
-    @setup_task("the second")
-    def two(self) -> None:
-        if self.error:
-            raise self.error
-
-
-@pytest.fixture(name="root")
-def fixture_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("OSBUILD_PIKA_RUNS", str(tmp_path / "runs"))
-    return tmp_path
-
-
-async def keep(obj: SetupTaskMixin) -> None:
-    with Record():
-        await obj.run_setup_tasks()
-
-
-def told(root: Path) -> list[str]:
-    lines = (root / "runs/tasks/events.jsonl").read_text().splitlines()
-    return [json.loads(line)["message"] for line in lines]
-
-
-def driven(doing: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine that never waits comes to."""
-    with pytest.raises(StopIteration) as end:
-        doing.send(None)
-    return end.value.value
-
-
-def drive(obj: SetupTaskMixin) -> None:
-    driven(keep(obj))
-
-
-def test_tasks_are_a_whole_run(root: Path) -> None:
-    drive(Two(root / "tasks"))
-    assert not verify.verify(root / "runs/tasks").faults
-    assert told(root)[1:] == [
-        "images/web: one: the first",
-        "images/web: one: done",
-        "images/web: two: the second",
-        "images/web: two: done",
-        "all tasks are done",
-    ]
-    result = json.loads((root / "runs/tasks/result.json").read_text())
-    assert (result["status"], result["exit_code"]) == ("completed", 0)
-
-
-def test_nothing_to_do_is_no_run(root: Path) -> None:
-    drive(Two(root / "tasks"))
-    drive(Two(root / "tasks"))
-    assert os.listdir(root / "runs") == ["tasks"]
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (InputError("a is wrong"), 2, "a is wrong"),
-        (ValueError("b"), 1, "ValueError b"),
-        (KeyboardInterrupt(), 130, "KeyboardInterrupt"),
-        (SystemExit(143), 143, "SystemExit 143"),
-    ],
-    ids=["expected", "a bug", "Ctrl-C", "SIGTERM"],
-)
-def test_what_failed_is_told(error: BaseException, code: int, message: str, root: Path) -> None:
-    with pytest.raises(type(error)):
-        keep(Two(root / "tasks", error)).send(None)
-    assert not verify.verify(root / "runs/tasks").faults
-    result = json.loads((root / "runs/tasks/result.json").read_text())
-    assert (result["status"], result["exit_code"]) == ("failed", code)
-    assert message in result["message"]
-
-
-def test_what_is_skipped_fails_nothing(root: Path) -> None:
-    drive(Two(root / "tasks", SkipSetupTask("not today")))
-    assert "images/web: two: skipped, not today" in told(root)
-    result = json.loads((root / "runs/tasks/result.json").read_text())
-    assert result["status"] == "completed"

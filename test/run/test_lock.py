@@ -179,6 +179,22 @@ def test_what_is_made_from_another_is_locked_beside_its_packages(place: Place) -
     assert place.run("check", "child.yaml").stdout.startswith("ok: child from debian/tiny, 1 pack")
 
 
+@pytest.mark.parametrize(
+    ("excluded", "told"),
+    [
+        ("[hello]", "others need them: hello (exclude: hello)"),
+        ('["*-lib"]', "others need them: hello-lib (exclude: *-lib)"),
+        ("[tiny-base]", "others need them: tiny-base (exclude: tiny-base)"),
+    ],
+    ids=["of its parent", "needed by its parent", "of the base"],
+)
+def test_what_a_parent_has_cannot_be_excluded(excluded: str, told: str, place: Place) -> None:
+    child(place, f"packages: [hello-data]\nexclude: {excluded}")
+    done = place.run("lock", "child.yaml")
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
 def test_another_lock_of_its_parent_asks_for_a_new_one(place: Place) -> None:
     child(place, "packages: [hello]")
     assert place.run("lock", "child.yaml").returncode == 0
