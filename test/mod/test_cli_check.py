@@ -113,7 +113,17 @@ def test_every_verb_is_listed_and_has_help() -> None:
     assert [verb for verb in verbs if verb not in listed] == []
     assert verbs == [
         *("build", "cancel", "check", "doctor", "gc", "init", "launch", "lifecycle", "lock"),
-        *("osbuild", "participant", "plan", "result", "runs", "service", "upstream", "watch"),
+        *(
+            "osbuild",
+            "participant",
+            "plan",
+            "result",
+            "runs",
+            "service",
+            "tasks",
+            "upstream",
+            "watch",
+        ),
     ]
     assert {call(verb, "--help").exit_code for verb in verbs} == {0}
 

@@ -113,3 +113,9 @@ def test_changes_are_told_by_package() -> None:
 
 def test_its_place_is_beside_the_definition() -> None:
     assert lock.place_of("a/web.yaml") == "a/web.lock.json"
+
+
+@pytest.mark.parametrize("init", ["systemd", "s6", "openrc", "none"])
+def test_a_lock_of_each_init_is_read_back(init: str) -> None:
+    made = images.made_lock(images.define(f"init: {init}"))
+    assert lock.decode(lock.encode(made).encode(), "image.lock.json") == made

@@ -251,8 +251,7 @@ def fixture_accessible() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp") as path:
         yield Path(path)
     shared = Path(f"/tmp/osbuild-pika-{pwd.getpwnam('games').pw_uid}")  # noqa: S108
-    assert not list(shared.iterdir())
-    shared.rmdir()
+    assert not list(shared.iterdir())  # it stays: another build of the user's may be at work in it
 
 
 def test_many_stages_run_in_one_namespace(tmp_path: Path) -> None:
