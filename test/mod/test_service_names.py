@@ -10,7 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 from osbuild_pika.cli import service as cli
-from osbuild_pika.service_managers import base, desired, launchd, programs, s6, systemd, windows
+from osbuild_pika.service_managers import (
+    base,
+    desired,
+    launchd,
+    openrc,
+    programs,
+    s6,
+    systemd,
+    windows,
+)
 from osbuild_pika.service_managers.base import BadServiceError, NotRegisteredError
 
 UP = base.State(True, True, True, 1, None, None, 1)
@@ -93,6 +102,16 @@ def test_what_cannot_be_written_leaves_nothing_of_it(
     with pytest.raises(BadServiceError, match="UID is the shell's own"):
         manager.register("web", ("true",), env={"UID": "1"})
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_service_that_is_unregistered_while_openrc_is_asked_is_not_registered() -> None:
+    known = iter((0, 1))
+
+    def vanish(words: Sequence[str], _: float) -> programs.Done:
+        return programs.Done(next(known) if "--exists" in words else 1, "", "")
+
+    with pytest.raises(NotRegisteredError):
+        openrc.OpenRCServiceManager(openrc.default_settings(), vanish).state("web")
 
 
 def test_a_supervisor_that_has_not_told_anything_yet_is_waited_for(
