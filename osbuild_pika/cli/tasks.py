@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -205,9 +206,10 @@ def _drive(doing: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(doing)
     finally:
-        for each in (left := asyncio.all_tasks(loop)):
+        for each in asyncio.all_tasks(loop):  # of a Ctrl-C
             each.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(each)
         loop.close()
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +27,7 @@ from osbuild_pika.products.image import ImagePipeline, Site
 from osbuild_pika.products.inputs import Inputs
 
 SEEN = {"source", "manifest"}
+ROOT = Path(__file__).parents[2]
 TEXT = "name: web\nfrom: debian/bookworm\nfiles: [{path: /etc/a, source: a}]\n"
 
 
@@ -190,6 +197,48 @@ def test_many_may_look_at_once(place: Path) -> None:
 def test_an_image_has_no_tasks_that_it_can_never_do(text: str, last: str, place: Path) -> None:
     define(place, TEXT + text)
     assert made(place, place / "web.yaml").last_task == last
+
+
+def test_the_command_line_shows_what_would_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSBUILD_PIKA_TASKS", str(place / "tasks"))
+    words = ["--through", "publish", f"{place}/web.yaml"]
+    done = CliRunner().invoke(osbuild_pika, ["tasks", "inspect", "--format", "json", *words])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    assert [(each["name"], each["should_run"], each["reason"]) for each in rows] == [
+        (name, True, "not done yet") for name in ("resolve", "build", "lint", "publish")
+    ]
+    dry = CliRunner().invoke(osbuild_pika, ["tasks", "run", "--dry-run", *words])
+    assert dry.exit_code == 0
+    assert "dry run: nothing was run, 4 tasks would be" in dry.stderr
+    assert not (place / "tasks").exists()
+
+
+def test_an_interrupted_wait_for_another_process_ends_quietly(place: Path) -> None:
+    """It holds the lock that the command line waits for."""
+    environment = {
+        **os.environ,
+        "OSBUILD_PIKA_TASKS": str(place / "tasks"),
+        "PYTHONPATH": str(ROOT),
+    }
+    stamps = place / "tasks/stamps" / made(place, place / "web.yaml").stamp_subdir
+    stamps.mkdir(parents=True)
+    command = [sys.executable, "-c", "from osbuild_pika.cli import main; main()", "tasks", "run"]
+    command += ["--through", "resolve", f"{place}/web.yaml"]
+    with open(stamps / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = subprocess.Popen(
+            command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        assert "IMAGE" in process.stderr.readline()  # the table: it waits soon
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
 
 
 def test_two_images_of_one_name_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
