@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import http.server
@@ -86,8 +87,15 @@ def make(place: Path, name: str, control: str = "", **files: str) -> Deb:
 def fetch(cache: Path, *wanted: str) -> list[Deb]:
     """Minbase of the host's release and these packages with what they need, from its mirror.
 
-    Skips the test if that cannot be had. What was downloaded stays in `cache`.
+    Skips the test if that cannot be had. What was downloaded stays in `cache`, which tests beside
+    this one may fill as well.
     """
+    with open(cache / "lock", "w") as one_at_a_time:  # apt does not wait for another
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        return _fetch(cache, wanted)
+
+
+def _fetch(cache: Path, wanted: Sequence[str]) -> list[Deb]:
     suite = _suite()
     for folder in ("lists/partial", "cache/archives/partial", "none/partial"):
         (cache / folder).mkdir(parents=True, exist_ok=True)
