@@ -135,7 +135,7 @@ def run(definitions: tuple[str, ...], dry_run: bool, progress: str, **given: Any
         return
     ran = 0
     with Record():
-        for image, through in products:
+        for image, through in products if rows else ():
             names = _drive(image.run_setup_tasks(expensive=given["expensive"], through=through))
             ran += len([name for name in names if name in TASKS])
     images.say(f"{ran} tasks ran" if ran else "nothing to do: all is done")
