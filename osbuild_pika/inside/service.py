@@ -77,12 +77,8 @@ def _script_env(options: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(what: str, text: str) -> str:
     """A text that can be written into a file. Raises StageError."""
-    if "\0" in text:
-        raise StageError(f"{what} holds a NUL byte")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise StageError(f"{what} is not UTF-8 text: {ascii(text)[:80]}") from None
+    if why := shell.why_not(text):
+        raise StageError(f"{what} {why}")
     return text
 
 

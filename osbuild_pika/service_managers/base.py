@@ -198,12 +198,8 @@ def validate_command(command: Sequence[str]) -> tuple[str, ...]:
 
 def _validate_text(what: str, text: str) -> None:
     """Services are written as files of text. Raises ValueError."""
-    if "\0" in text:
-        raise BadServiceError(f"{what} holds a NUL byte")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BadServiceError(f"{what} is not UTF-8 text: {ascii(text)[:80]}") from None
+    if why := shell.why_not(text):
+        raise BadServiceError(f"{what} {why}")
 
 
 def validate_user(user: str | None) -> str | None:

@@ -48,17 +48,16 @@ def default_settings() -> Settings:
     return Settings(is_user, None, LABEL_PREFIX, None, None, logs, 60, 10)
 
 
-class LaunchdServiceManager:
+class LaunchdServiceManager(programs.Steered):
     """A Registrar where settings.directory says so. run: what starts launchctl."""
 
     kind: base.ServiceManagerKind = "launchd"
 
-    def __init__(
-        self, settings: Settings | None = None, run: programs.Runner = programs.run
-    ) -> None:
-        self.settings = default_settings() if settings is None else settings
-        self._run = run
-        self._domain = f"gui/{os.getuid()}" if self.settings.is_user else "system"
+    default_settings = staticmethod(default_settings)
+
+    @property
+    def _domain(self) -> str:
+        return f"gui/{os.getuid()}" if self.settings.is_user else "system"
 
     def supports_runtime_registration(self) -> bool:
         return self.settings.directory is not None
@@ -81,9 +80,6 @@ class LaunchdServiceManager:
         else:
             self._call(profile, "restart", "kickstart", "-k", self._target(profile))
         self._wait_until_begun(profile)
-
-    def is_running(self, profile: str) -> bool:
-        return bool(self.state(profile).is_up)
 
     def state(self, profile: str) -> State:
         """What launchd knows of a job, not since when. Raises NotRegisteredError, CommandError."""
@@ -193,8 +189,7 @@ class LaunchdServiceManager:
     def _call(self, profile: str, action: str, *words: str) -> None:
         """Raises CommandError."""
         done = self._tried(*words)
-        if done.returncode != 0:
-            raise CommandError(profile, action, done.returncode, done.stderr)
+        programs.check(profile, action, done)
 
     def _tried(self, *words: str) -> programs.Done:
         return self._run(("launchctl", *words), self.settings.timeout_s)

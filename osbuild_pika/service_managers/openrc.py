@@ -44,16 +44,12 @@ def default_settings() -> Settings:
     return Settings(None, base.UNIT_PREFIX, None, None, logs, 60, 10, "/run/openrc")
 
 
-class OpenRCServiceManager:
+class OpenRCServiceManager(programs.Steered):
     """A Registrar where settings.directory says so. run: what starts OpenRC's programs."""
 
     kind: base.ServiceManagerKind = "openrc"
 
-    def __init__(
-        self, settings: Settings | None = None, run: programs.Runner = programs.run
-    ) -> None:
-        self.settings = default_settings() if settings is None else settings
-        self._run = run
+    default_settings = staticmethod(default_settings)
 
     def supports_runtime_registration(self) -> bool:
         return self.settings.directory is not None
@@ -71,9 +67,6 @@ class OpenRCServiceManager:
     def restart(self, profile: str) -> None:
         self.stop(profile)
         self._start(profile)
-
-    def is_running(self, profile: str) -> bool:
-        return bool(self.state(profile).is_up)
 
     def state(self, profile: str) -> State:
         """What OpenRC knows of a service; it keeps not how one ended.

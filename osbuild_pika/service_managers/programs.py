@@ -7,6 +7,9 @@ import shutil
 import subprocess
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from osbuild_pika.service_managers.base import CommandError, State
 
 # Where s6-overlay has its programs; and where only root's PATH leads.
 MORE_PLACES = os.pathsep.join(("/command", "/usr/sbin", "/sbin"))
@@ -43,3 +46,26 @@ def run(command: Sequence[str], timeout_s: float) -> Done:
         return Done(MISSING, "", f"{program}: {error.strerror}")
     out, err = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
     return Done(done.returncode, out, err)
+
+
+def check(profile: str, action: str, done: Done) -> None:
+    """Raises CommandError unless a program ended well. action: what was to be done."""
+    if done.returncode != 0:
+        raise CommandError(profile, action, done.returncode, done.stderr)
+
+
+class Steered:
+    """What backends have in common: settings, None for this machine's, and what runs programs."""
+
+    default_settings: ClassVar[Callable[[], Any]]
+
+    def __init__(self, settings: Any = None, run: Runner = run) -> None:
+        self.settings = type(self).default_settings() if settings is None else settings
+        self._run = run
+
+    def is_running(self, profile: str) -> bool:
+        return bool(self.state(profile).is_up)
+
+    def state(self, profile: str) -> State:
+        """All that is known of a service: each backend asks in its own way."""
+        raise NotImplementedError

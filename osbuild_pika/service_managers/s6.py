@@ -55,15 +55,17 @@ def default_settings() -> Settings:
     return Settings(scan, state, logs, base.PREFIX, None, -1, None, timeout_s=60, kill_after_s=10)
 
 
-class S6ServiceManager:
+class S6ServiceManager(programs.Steered):
     """A Registrar on a running s6-svscan. run: what starts s6's programs."""
 
     kind: base.ServiceManagerKind = "s6"
 
+    default_settings = staticmethod(default_settings)
+
     def __init__(
         self, settings: Settings | None = None, run: programs.Runner = programs.run
     ) -> None:
-        self.settings = default_settings() if settings is None else settings
+        super().__init__(settings, run)
         self._desired = Desired(self.settings.state)
         self._s6 = s6_calls.Calls(self.settings.scan_directory, self.settings.timeout_s, run)
 
@@ -238,7 +240,7 @@ class S6ServiceManager:
         parts = (dead, os.path.join(dead, "log"))
         pruned = self._s6.prune()
         if self._s6.is_supervised(profile, *parts):
-            s6_calls.check(profile, "rescan", pruned)
+            programs.check(profile, "rescan", pruned)
             self._s6.wait_for_end(profile, *parts)
         try:
             shutil.rmtree(dead)

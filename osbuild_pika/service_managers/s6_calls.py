@@ -43,14 +43,14 @@ class Calls:
         done = self._run(("s6-svc", wait, *limit, order, place), self._timeout_s + _MARGIN_S)
         if done.returncode != 0 and "timed out" in done.stderr:
             done = done._replace(returncode=None)
-        check(profile, action, done)
+        programs.check(profile, action, done)
 
     def state(self, profile: str, place: str) -> State:
         """What s6-svstat says; NOT_SUPERVISED if nobody watches the service."""
         done = self._run(("s6-svstat", "-o", _FIELDS, place), self._timeout_s)
         if done.returncode == _NOT_SUPERVISED:
             return NOT_SUPERVISED
-        check(profile, "status", done)
+        programs.check(profile, "status", done)
         return parse_state(done.stdout)
 
     def is_running(self, profile: str, place: str) -> bool:
@@ -58,7 +58,7 @@ class Calls:
         done = self._run(("s6-svstat", "-o", "up", place), self._timeout_s)
         if done.returncode == _NOT_SUPERVISED:
             return False
-        check(profile, "status", done)
+        programs.check(profile, "status", done)
         return bool(done.stdout.strip() == "true")
 
     def is_supervised(self, profile: str, place: str, *more: str) -> bool:
@@ -66,14 +66,14 @@ class Calls:
         for each in (place, *more):
             done = self._run(("s6-svok", each), self._timeout_s)
             if done.returncode not in (0, 1):
-                check(profile, "look", done)
+                programs.check(profile, "look", done)
             if done.returncode == 0:
                 return True
         return False
 
     def scan(self, profile: str) -> None:
         """Have s6-svscan look for what is new."""
-        check(profile, "rescan", self._svscanctl("-a"))
+        programs.check(profile, "rescan", self._svscanctl("-a"))
 
     def prune(self) -> Done:
         """Have s6-svscan look, and end the supervisors of what is gone."""
@@ -132,9 +132,3 @@ def missing(profile: str, action: str, names: str) -> CommandError:
     """The error of a program that is not there."""
     what = f"{names} is not on PATH, nor in {programs.MORE_PLACES}: install s6"
     return CommandError(profile, action, programs.MISSING, what)
-
-
-def check(profile: str, action: str, done: Done) -> None:
-    """Raises CommandError unless a program ended well."""
-    if done.returncode != 0:
-        raise CommandError(profile, action, done.returncode, done.stderr)

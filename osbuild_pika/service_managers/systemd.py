@@ -45,16 +45,12 @@ def default_settings() -> Settings:
     return Settings(os.geteuid() != 0, None, base.UNIT_PREFIX, None, None, 60, 10)
 
 
-class SystemdServiceManager:
+class SystemdServiceManager(programs.Steered):
     """A Registrar where the settings say so. run: what starts systemctl and systemd-run."""
 
     kind: base.ServiceManagerKind = "systemd"
 
-    def __init__(
-        self, settings: Settings | None = None, run: programs.Runner = programs.run
-    ) -> None:
-        self.settings = default_settings() if settings is None else settings
-        self._run = run
+    default_settings = staticmethod(default_settings)
 
     def supports_runtime_registration(self) -> bool:
         return self.settings.directory is not None or bool(self.settings.is_transient)
@@ -70,9 +66,6 @@ class SystemdServiceManager:
     def restart(self, profile: str) -> None:
         self._known(profile)
         self._systemctl(profile, "restart", "restart", self._unit(profile))
-
-    def is_running(self, profile: str) -> bool:
-        return bool(self.state(profile).is_up)
 
     def state(self, profile: str) -> State:
         """What systemd knows of a service. Raises NotRegisteredError, CommandError."""
@@ -190,8 +183,7 @@ class SystemdServiceManager:
     def _systemctl(self, profile: str, action: str, *words: str) -> str:
         """What it prints. Raises CommandError."""
         done = self._call(*words)
-        if done.returncode != 0:
-            raise CommandError(profile, action, done.returncode, done.stderr)
+        programs.check(profile, action, done)
         return str(done.stdout)
 
     def _call(self, *words: str) -> programs.Done:

@@ -43,16 +43,12 @@ def default_settings() -> Settings:
     return Settings(base.UNIT_PREFIX, None, None, 60)
 
 
-class WindowsServiceManager:
+class WindowsServiceManager(programs.Steered):
     """A Registrar. run: what starts schtasks."""
 
     kind: base.ServiceManagerKind = "windows"
 
-    def __init__(
-        self, settings: Settings | None = None, run: programs.Runner = programs.run
-    ) -> None:
-        self.settings = default_settings() if settings is None else settings
-        self._run = run
+    default_settings = staticmethod(default_settings)
 
     def supports_runtime_registration(self) -> bool:
         return True
@@ -69,9 +65,6 @@ class WindowsServiceManager:
     def restart(self, profile: str) -> None:
         self.stop(profile)
         self._begin(profile)
-
-    def is_running(self, profile: str) -> bool:
-        return bool(self.state(profile).is_up)
 
     def state(self, profile: str) -> State:
         """What the Task Scheduler tells of a task: no process, no times.
@@ -162,8 +155,7 @@ class WindowsServiceManager:
     def _call(self, profile: str, action: str, *words: str) -> None:
         """Raises CommandError."""
         done = self._tried(profile, *words)
-        if done.returncode != 0:
-            raise CommandError(profile, action, done.returncode, done.stderr)
+        programs.check(profile, action, done)
 
     def _tried(self, profile: str, verb: str, *words: str) -> programs.Done:
         name = f"{FOLDER}{self.settings.prefix}{profile}"
