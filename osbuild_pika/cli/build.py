@@ -24,15 +24,7 @@ if TYPE_CHECKING:
     "manifest", metavar="[FILE]", type=click.Path(), required=False, callback=images.default
 )
 @building.exports
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=click.Path(file_okay=False),
-    default="output",
-    show_default=True,
-    help="Where to export to: DIR/PIPELINE.",
-)
+@building.output("Where to export to: DIR/PIPELINE.")
 @click.option(
     "--force",
     is_flag=True,

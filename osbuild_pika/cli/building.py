@@ -31,6 +31,21 @@ exports: Callable[[Any], Any] = click.option(
     multiple=True,
     help="Export this pipeline's tree. Default: those that the manifest names, else its last.",
 )
+
+
+def output(what: str) -> Callable[[Any], Any]:
+    """The option for a directory that is filled. what: says with what."""
+    return click.option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=click.Path(file_okay=False),
+        default="output",
+        show_default=True,
+        help=what,
+    )
+
+
 store: Callable[[Any], Any] = click.option(
     "--store",
     metavar="DIR",

@@ -36,15 +36,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="The last task.",
     ),
-    click.option(
-        "-o",
-        "--output",
-        metavar="DIR",
-        type=click.Path(file_okay=False),
-        default="output",
-        show_default=True,
-        help="Where to publish: DIR/NAME/OUTPUT, and DIR/NAME/image.json.",
-    ),
+    building.output("Where to publish: DIR/NAME/OUTPUT, and DIR/NAME/image.json."),
     building.store,
     click.option(
         "--timeout",
