@@ -189,8 +189,8 @@ def test_a_service_that_ends_is_started_again_or_told(built: str, instance: Inst
 def test_it_starts_again_when_it_is_told_to_reboot(instance: Instance) -> None:
     before = instance.boot_id()
     instance.end("reboot")
-    guests.until(lambda: instance.boot_id() not in ("", before))
-    guests.until(instance.is_ready)
+    assert guests.until(lambda: instance.boot_id() not in ("", before))
+    assert guests.until(instance.is_ready)
 
 
 def test_incus_stops_it_without_force(instance: Instance) -> None:
@@ -202,4 +202,4 @@ def test_it_stops_when_it_is_told_to_power_off(instance: Instance) -> None:
     private_incus.incus(instance.daemon, "start", instance.name)
     guests.until(instance.is_ready)
     instance.end("poweroff")
-    guests.until(lambda: instance.state() == "Stopped")
+    assert guests.until(lambda: instance.state() == "Stopped")

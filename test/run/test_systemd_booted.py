@@ -27,11 +27,9 @@ def until(is_so):
     while not is_so():
         time.sleep(0.05)
 """
-SYSTEM = f"""
-settings = systemd.default_settings()._replace(is_user=False, directory="{UNITS}")
-manager = systemd.SystemdServiceManager(settings)
-say = 'echo "$A|$0|$1" > /run/said.new; mv /run/said.new /run/said; exec sleep 1000'
-manager.register("web", ("sh", "-c", say, "x y;%n", "$A `q`"), env={{"A": 'a %h "q" $B'}})
+# A service that is restarted, and started again after each signal.
+LIFE = """\
+manager.register("web", ("sh", "-c", say, "x y;%n", "$A `q`"), env={"A": 'a %h "q" $B'})
 until(lambda: os.path.exists("/run/said"))
 seen["said"], seen["list"] = open("/run/said").read(), manager.list()
 first = manager.state("web")
@@ -43,7 +41,12 @@ until(lambda: manager.state("web").pid not in (None, second.pid))
 third = manager.state("web")
 os.kill(third.pid, 15)
 until(lambda: manager.state("web").pid not in (None, third.pid))
-manager.stop("web")
+"""
+SYSTEM = f"""
+settings = systemd.default_settings()._replace(is_user=False, directory="{UNITS}")
+manager = systemd.SystemdServiceManager(settings)
+say = 'echo "$A|$0|$1" > /run/said.new; mv /run/said.new /run/said; exec sleep 1000'
+{LIFE}manager.stop("web")
 seen["stopped"] = manager.is_running("web")
 manager.start("web")
 seen["started"] = manager.is_running("web")
@@ -68,23 +71,11 @@ json.dump(seen, open("/run/seen", "w"))
 
 
 # What a transient unit is asked beside that.
-TRANSIENT = """
+TRANSIENT = f"""
 settings = systemd.default_settings()._replace(is_user=False, is_transient=True)
 manager = systemd.SystemdServiceManager(settings)
 say = 'echo "$A|$0|$1|$(id -un)" > /run/said.new; mv /run/said.new /run/said; exec sleep 1000'
-manager.register("web", ("sh", "-c", say, "x y;%n", "$A `q`"), env={"A": 'a %h "q" $B'})
-until(lambda: os.path.exists("/run/said"))
-seen["said"], seen["list"] = open("/run/said").read(), manager.list()
-first = manager.state("web")
-manager.restart("web")
-second = manager.state("web")
-seen["restarted"] = [first.is_up, first.is_ready, second.is_up, first.pid != second.pid]
-os.kill(second.pid, 9)
-until(lambda: manager.state("web").pid not in (None, second.pid))
-third = manager.state("web")
-os.kill(third.pid, 15)
-until(lambda: manager.state("web").pid not in (None, third.pid))
-def error(name, call, *words, **options):
+{LIFE}def error(name, call, *words, **options):
     try:
         call(*words, **options)
     except base.PikaError as raised:
