@@ -190,7 +190,8 @@ class Build:
             path = os.path.join(os.path.abspath(output), name)
             self._out.export_started(name, path)
             if planned.steps:
-                export_tree(self._scratch, planned.steps[-1].key, path, is_forced)
+                calling = self._desk.interrupts.calling
+                export_tree(self._scratch, planned.steps[-1].key, path, is_forced, calling)
             else:
                 export_empty(path, is_forced)
             self._out.export_finished(name, path)

@@ -8,7 +8,8 @@ import os
 import secrets
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import BinaryIO
 
 from osbuild_pika import libc
@@ -16,21 +17,30 @@ from osbuild_pika.engine import copytree, disk
 from osbuild_pika.engine.scratch import Scratch
 from osbuild_pika.errors import HostError, InputError
 
+Calling = Callable[[Callable[[], object]], AbstractContextManager[object]]
+
 _TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse")
 
 
-def export_tree(scratch: Scratch, key: str, target: str, force: bool = False) -> None:
+def export_tree(
+    scratch: Scratch,
+    key: str,
+    target: str,
+    force: bool = False,
+    calling: Calling = contextlib.nullcontext,
+) -> None:
     """Copy a finished tree to a directory, durable on return.
 
     Owners are those that the stages saw: root's files are the caller's root's, as upstream's
     exports are. What is there already is refused, or, with force, exchanged in one step and then
-    deleted. Raises HostError, InputError.
+    deleted. calling: while its block runs, what it is given cuts the copy short (see
+    Interrupts.calling). Raises HostError, InputError.
     """
     _refuse(target, force)
     with disk.explained(f"cannot export to {target}"), _beside(target) as new:
         os.mkdir(new, 0o700)
         with scratch.view(key) as tree, open(os.memfd_create("words"), "w+b") as words:
-            _copy_out(scratch.store.access.inside, tree, new, words)
+            _copy_out(scratch.store.access.inside, tree, new, words, calling)
         libc.sync_file_system(new)
         _name(new, target, force)
 
@@ -65,7 +75,9 @@ def export_empty(target: str, force: bool = False) -> None:
         _name(new, target, force)
 
 
-def _copy_out(inside: copytree.Inside, tree: str, new: str, words: BinaryIO) -> None:
+def _copy_out(
+    inside: copytree.Inside, tree: str, new: str, words: BinaryIO, calling: Calling
+) -> None:
     """Read a tree as root inside, write it as the caller: between them ids change their names.
 
     words: a file for what the writer says. A pipe could fill up: tar complains of every file.
@@ -80,7 +92,7 @@ def _copy_out(inside: copytree.Inside, tree: str, new: str, words: BinaryIO) -> 
     finally:
         os.close(reading)
     failed = None
-    with unpacking:
+    with unpacking, calling(unpacking.kill):
         try:
             pack = [*_TAR, "--create", "--format=posix", f"--file=/proc/self/fd/{writing}", "."]
             inside(pack, tree, (writing,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from osbuild_pika.engine.running import Stop
 from osbuild_pika.errors import ExitCode
@@ -17,7 +17,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.stop = Stop()
         self.number = 0
-        self._services: list[ServiceManager] = []
+        self._ends: list[Callable[[], object]] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
@@ -25,18 +25,30 @@ class Interrupts:
     def _take(self, number: int, _: object) -> None:
         self.number = self.number or number
         self.stop.ask()
-        for services in self._services:
-            for client in services.services.values():
-                client.process.kill()
+        for end in self._ends:
+            end()
+
+    @contextlib.contextmanager
+    def calling(self, end: Callable[[], object]) -> Iterator[None]:
+        """Inside the block a signal calls `end`; so does one that has come before."""
+        self._ends.append(end)
+        try:
+            if self.number:
+                end()
+            yield
+        finally:
+            self._ends.remove(end)
 
     @contextlib.contextmanager
     def ending(self, services: ServiceManager) -> Iterator[None]:
         """Inside the block a signal kills these services: their answers are not waited for."""
-        self._services.append(services)
-        try:
+
+        def kill() -> None:
+            for client in services.services.values():
+                client.process.kill()
+
+        with self.calling(kill):
             yield
-        finally:
-            self._services.remove(services)
 
     def ask(self, number: int) -> None:
         """As if this signal had come, unless one has."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from builds import Place, ended, manifest, named, sh
 
 from osbuild_pika.verify import verify
 
+TAR = shutil.which("tar")
 HELLO = sh("echo hello > hello; ln -s hello link; mkdir -m 700 secret")
 
 
@@ -134,6 +136,22 @@ def test_an_interrupted_build_says_so_and_resumes(
     assert ended(run)["exit_code"] == code
     assert details(run)[-1]["event"] == "interrupted"
     assert states(place.build(manifest(HELLO, sh("true")))[1]) == ["cached", "run"]
+
+
+def test_a_signal_cuts_an_export_short(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.path / "bin").mkdir()
+    slow = place.path / "bin/tar"
+    slow.write_text(f'#!/bin/sh\ncase $* in *--extract*) exec sleep 600;; esac\n{TAR} "$@"\n')
+    slow.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+        with place.started(place.order(manifest(HELLO))) as started:
+            started.until(lambda record: record["record"] == "export.started")
+            started.process.send_signal(signal.SIGTERM)
+            assert started.process.wait(builds.TIMEOUT_S) == 143
+    assert details(place.path / "runs/test")[-1]["event"] == "interrupted"
+    assert os.listdir(place.output.parent) == []
+    assert states(place.build(manifest(HELLO))[1]) == ["cached"]
 
 
 def left_of(place: Place, stage: str) -> list[str]:
