@@ -17,15 +17,16 @@ from osbuild_pika.text import one_line
     default="20GiB",
     show_default=True,
     callback=parse_size,
-    help="What finished stages may take: 500MB, 20GiB, 0, unlimited.",
+    help="What finished stages and downloads may take: 500MB, 20GiB, 0, unlimited.",
 )
 @building.store
 def gc(max_size: int, store: str) -> None:
     """Delete what nobody needs from the store, and say what.
 
     First the runs whose processes are all dead get their end: failed, engine.lost. Then what such
-    runs left in the store goes, and finished stages, those that were used longest ago first, until
-    the rest takes no more than SIZE. What a running build uses stays. Sources stay.
+    runs left in the store goes, and finished stages and downloads, those that were used longest
+    ago first, until the rest takes no more than SIZE. What a running build uses stays: until it
+    has read them, no download goes.
 
     Exits 0, 3 if the store cannot be used.
     """
@@ -39,10 +40,12 @@ def gc(max_size: int, store: str) -> None:
     done = pipeline.chore("gc", store, max_bytes=max_size)
     for note in done["notes"]:
         click.echo(one_line(f"osbuild-pika: {note}"), err=True)
-    freed = sum(each["size_bytes"] or 0 for each in done["evicted"])
     click.echo(f"left over: {_named(done['swept'])} deleted")
-    click.echo(f"stages: {len(done['evicted'])} deleted, {tables.size(freed)}")
-    click.echo(one_line(f"store: {store} keeps {tables.size(done['kept_bytes'])} of stages"))
+    for what, is_fetched in (("stages", False), ("downloads", True)):
+        gone = [each for each in done["evicted"] if each["is_fetched"] is is_fetched]
+        freed = sum(each["size_bytes"] or 0 for each in gone)
+        click.echo(f"{what}: {len(gone)} deleted, {tables.size(freed)}")
+    click.echo(one_line(f"store: {store} keeps {tables.size(done['kept_bytes'])}"))
 
 
 def _named(names: list[str]) -> str:

@@ -15,6 +15,7 @@ hostroot.py   digests of what ids do not cover: modules, the host as a build roo
 Trees are kept:
 store.py      finished stages, kept as layers: look, pin, place, collect
 layers.py     what a layer says of itself, when it is damaged, which ones go first
+fetched.py    what sources have fetched: held while a build reads it, counted, collected
 scratch.py    a run's part of the store: trees to work in and to look at, commits
 overlay.py    trees as overlay mounts        copytree.py  trees as copies
 settle.py     a layer's times, its sync and its size

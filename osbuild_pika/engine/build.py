@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from osbuild_pika.engine import area as areas
-from osbuild_pika.engine import buildroot, fetching, layers, stagework
+from osbuild_pika.engine import buildroot, fetched, fetching, layers, stagework
 from osbuild_pika.engine.export import export_empty, export_tree, make_parents
 from osbuild_pika.engine.manifest import Manifest
 from osbuild_pika.engine.plan import Plan, PlannedPipeline, Step
@@ -59,7 +59,8 @@ class Build:
 
     def fetch(self) -> None:
         """Get what stages will read. Raises SourceError after the first source that fails."""
-        cache = os.path.join(self._scratch.store.directory, "sources")
+        store = self._scratch.store
+        cache = os.path.join(store.directory, "sources")
         for source in self._manifest.sources:
             wanted = self._plan.sources.get(source.type, ())
             if not wanted:
@@ -69,26 +70,17 @@ class Build:
             self._out.source_started(source, len(items))
             hear = self._desk.hear({f"source/{source.type}": source.type})
             with ServiceManager(hear) as services, self._desk.interrupts.ending(services):
-                fetched = fetching.fetch(
+                got = fetching.fetch(
                     services,
                     source._replace(items=items),
                     str(module.executable),
                     cache,
                     lambda value, source=source: self._out.source_progress(source, value),  # type: ignore[misc]
                 )
-            self._out.source_finished(source, fetched)
-            if not fetched.is_success:
-                raise fetching.SourceError(f"{source.type}: {fetching.first_error(fetched)}")
-            self._own(items)
-
-    def _own(self, checksums: Iterable[str]) -> None:
-        """Have fetched files belong to the namespace's root, as upstream's belong to root: a
-        stage that copies one keeps its owner."""
-        base = self._desk.namespace.ids.base
-        for checksum in checksums:
-            path = os.path.join(self._scratch.store.sources, checksum)
-            with contextlib.suppress(FileNotFoundError):
-                os.chown(path, base, base, follow_symlinks=False)
+            self._out.source_finished(source, got)
+            if not got.is_success:
+                raise fetching.SourceError(f"{source.type}: {fetching.first_error(got)}")
+            fetched.mark_used(store.sources, items, store.access.base)
 
     def make(self) -> None:
         """Run what is not in the store. Raises StageFailed, PikaError."""

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from osbuild_pika.engine import layers, namespace
+from osbuild_pika.engine import fetched, layers, namespace
 from osbuild_pika.engine.layers import Damaged
 from osbuild_pika.engine.namespace import UserNamespace
 from osbuild_pika.engine.scratch import Scratch, run_inside, sweep
@@ -35,7 +35,8 @@ def main() -> int:
 
 
 def collect(asked: Answer) -> Answer:
-    """Delete what dead runs left, then layers until at most asked["max_bytes"] stay."""
+    """Delete what dead runs left, then layers and what was fetched until at most
+    asked["max_bytes"] stay."""
     ids = namespace.become_root(namespace.find_ids())
     namespace.private_mounts()
     notes: list[str] = []
@@ -44,13 +45,16 @@ def collect(asked: Answer) -> Answer:
     sizes = _sizes(store)
     with Scratch(store, f"gc-{os.getpid()}", copies=True) as scratch:
         gone, kept_bytes = scratch.gc(asked["max_bytes"])
-    evicted = [{"key": key, "size_bytes": sizes.get(key)} for key in gone]
+    evicted = [
+        {"key": key, "size_bytes": sizes.get(key), "is_fetched": fetched.is_fetched(key)}
+        for key in gone
+    ]
     return {"swept": swept, "evicted": evicted, "kept_bytes": kept_bytes, "notes": notes}
 
 
 def _sizes(store: Store) -> dict[str, int]:
-    """Sizes of the layers by key; of a damaged one nothing is known."""
-    sizes = {}
+    """Sizes in bytes of what evict names; of a damaged layer nothing is known."""
+    sizes = {name: each.size_bytes for name, each in fetched.content(store.sources).items()}
     for key in filter(layers.is_key, os.listdir(store.layers)):
         with contextlib.suppress(Damaged):
             info = store.look(key)

@@ -43,7 +43,7 @@ class Info(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A layer as garbage collection sees it. base: the layer that it cannot be without."""
+    """A layer, or a download, as garbage collection sees it. base: what it cannot be without."""
 
     base: str | None
     size_bytes: int
@@ -130,7 +130,7 @@ def chain(key: str, look: Callable[[str], Info | None]) -> list[Info]:
 
 
 def victims(kept: Mapping[str, Kept], pinned: Collection[str], max_bytes: int) -> Sequence[str]:
-    """Which layers to delete, in this order, so that the rest takes at most max_bytes.
+    """What to delete, in this order, so that the rest takes at most max_bytes.
 
     Least recently used first, never one that another needs, never a pinned one. All that can go
     is returned if that is not enough.

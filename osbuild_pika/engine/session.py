@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osbuild_pika import lifecycle
-from osbuild_pika.engine import area, hostroot, reasons
+from osbuild_pika.engine import area, fetched, hostroot, reasons
 from osbuild_pika.engine.build import Build, Export
 from osbuild_pika.engine.interrupts import Interrupts
 from osbuild_pika.engine.known import Known
@@ -96,8 +96,9 @@ def _build(session: Session, out: Reporting, exports: list[Export]) -> None:
         if order.output is not None:
             work.check_targets(order.output, order.is_forced)
         out.build_started(order.name, planned, _runners(session))
-        work.fetch()
-        work.make()
+        with fetched.reading(store.sources):
+            work.fetch()
+            work.make()
         if order.output is not None:
             exports.extend(work.export(order.output, order.is_forced))
         if planned.has_work:  # else the store has not grown

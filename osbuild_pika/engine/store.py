@@ -8,7 +8,7 @@
 No path is recorded: a store can be moved. A layer gets its name when all of it is durable; a name
 in layers/ is only ever removed by a rename into tmp/. Locks, all flock: a run holds tmp/<run>
 exclusively, and shared each layer that it uses; who adds or removes names in layers/ holds that
-directory.
+directory; sources/ has a lock of its own, see fetched.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from osbuild_pika.engine import disk, layers
+from osbuild_pika.engine import disk, fetched, layers
 from osbuild_pika.engine.copytree import Inside
 from osbuild_pika.engine.layers import Damaged, Info, Kept
 from osbuild_pika.errors import HostError
@@ -174,15 +174,18 @@ class Store:
             return self.pin(key)
 
     def evict(self, to: str, max_bytes: int) -> tuple[list[str], int]:
-        """Move layers into the directory `to` until the rest takes at most max_bytes.
+        """Move layers, and what was fetched, into the directory `to` until the rest takes at most
+        max_bytes.
 
-        Returns the keys that went and the bytes that stay; damaged layers go first. None goes
-        that a run has pinned, nor one that another layer needs.
+        Returns the names that went (keys of layers, and see fetched.is_fetched) and the bytes that
+        stay; damaged layers go first. No layer goes that a run has pinned, nor one that another
+        needs; nothing fetched while a build reads it.
         """
         gone: list[str] = []
         pinned: set[str] = set()
-        with self.names_held():
+        with self.names_held(), fetched.collecting(self.sources) as content:
             kept, damaged = self._scan()
+            kept |= content
             gone += [key for key in damaged if self._take(key, to)]
             chosen = layers.victims(kept, pinned, max_bytes)
             while chosen:
@@ -215,7 +218,10 @@ class Store:
         return kept, damaged
 
     def _take(self, key: str, to: str) -> bool:
-        """Move a layer away, unless somebody has pinned it."""
+        """Move a layer away, unless somebody has pinned it; or what was fetched."""
+        if fetched.is_fetched(key):
+            os.unlink(os.path.join(self.sources, key))
+            return True
         path = os.path.join(self.layers, key)
         try:
             fd = disk.open_directory(path)

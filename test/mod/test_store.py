@@ -16,12 +16,13 @@ import pytest
 import stores
 from stores import commit, fill, key, made, open_store
 
-from osbuild_pika.engine import disk
+from osbuild_pika.engine import disk, fetched
 from osbuild_pika.engine.scratch import Scratch, sweep
 from osbuild_pika.engine.store import Store
 from osbuild_pika.errors import ExitCode, HostError
 
 ROOT = Path(__file__).parents[2]
+SUM = f"sha256:{64 * 'a'}"
 
 
 @pytest.fixture
@@ -213,6 +214,52 @@ def test_what_a_run_uses_is_not_collected(store: Store, scratch: Scratch) -> Non
     with Scratch(store, "gc", copies=True) as other:
         assert other.gc(0)[0] == [key("b")]
     assert store.have(key("a"))
+
+
+@pytest.fixture
+def downloads(store: Store) -> dict[str, Path]:
+    """Three, each used an hour before the next; the first is not whole."""
+    found = {}
+    for age, name in enumerate((".unverified/sha256:" + 64 * "c", "md5:" + 32 * "b", SUM)):
+        path = Path(store.sources, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(8192))
+        os.utime(path, (3600 * age, 3600 * age))
+        found[name] = path
+    return found
+
+
+def test_downloads_are_collected_as_layers_are(store: Store, downloads: dict[str, Path]) -> None:
+    fill(store, "a")
+    os.utime(os.path.join(store.layers, key("a")), (5000, 5000))
+    partial, oldest, _ = downloads
+    with Scratch(store, "gc", copies=True) as scratch:
+        gone, left = scratch.gc(8192)
+    assert gone == [partial, oldest, key("a")]
+    assert left == 8192
+    assert [path.exists() for path in downloads.values()] == [False, False, True]
+
+
+def test_a_used_download_is_collected_last(store: Store, downloads: dict[str, Path]) -> None:
+    partial, oldest, newest = downloads
+    fetched.mark_used(store.sources, [oldest, "sha256:" + 64 * "d"], os.geteuid())
+    with Scratch(store, "gc", copies=True) as scratch:
+        assert scratch.gc(8192) == ([partial, newest], 8192)
+
+
+def test_no_download_is_collected_while_a_build_reads(
+    store: Store, downloads: dict[str, Path]
+) -> None:
+    with fetched.reading(store.sources), Scratch(store, "gc", copies=True) as scratch:
+        assert scratch.gc(0) == ([], 0)
+    assert all(path.exists() for path in downloads.values())
+
+
+def test_what_is_no_download_is_left_alone(store: Store) -> None:
+    Path(store.sources, "README").write_text("mine")
+    with Scratch(store, "gc", copies=True) as scratch:
+        assert scratch.gc(0) == ([], 0)
+    assert os.listdir(store.sources) == ["README"]
 
 
 def test_use_is_remembered(store: Store, scratch: Scratch) -> None:

@@ -53,7 +53,7 @@ def test_gc_ends_what_died_and_makes_room(place: Place) -> None:
     assert os.listdir(place.path / "store/tmp") == []
     lines = call("gc", "--max-size", "990kB").stdout.splitlines()
     assert lines[2].startswith("stages: 2 deleted, 9")
-    assert lines[3].endswith("store keeps 0 B of stages")
+    assert lines[3:] == ["downloads: 0 deleted, 0 B", f"store: {place.path}/store keeps 0 B"]
     assert len(named(place.build(what)[1], "stage.finished")) == 2
 
 
