@@ -134,10 +134,12 @@ class Talk:
         for connection, _, _, work in calls:
             self.take(connection, work)
 
-    def stage_result(self, connection: wire.Connection, message: str, *more: Work) -> None:
+    def stage_result(self, connection: wire.Connection, message: str, *more: Work) -> bool:
+        """Whether it is taken."""
         details = {**STAGES, "event": "stage.finished", "exit_code": 0}
         args = {"status": "completed", "message": message}
-        self.ask(connection, "result", args, Event(self.kind, message, details), *more)
+        works = (Event(self.kind, message, details), *more)
+        return self.ask(connection, "result", args, *works) is not None
 
 
 def begin(service: Service) -> list[Mark]:
@@ -219,7 +221,17 @@ def upstream(talk: Talk) -> None:
         talk.ask(*talk.notes(client, "one"))
         details = {**STAGES, "event": "build.completed"}
         end = Finish(Result("completed", 0, "the stage is done", details))
-        talk.stage_result(client, "the stage is done", end)
+        if not talk.stage_result(client, "the stage is done", end):
+            talk.marks += map(Asked, interrupted(talk.kind))
+
+
+def interrupted(kind: str) -> tuple[Work, ...]:
+    """What the service says when we leave, who are alive: its final stage has no result."""
+    message, source = "the stage was interrupted", {"event": "interrupted", "source": "service"}
+    return (
+        Event(kind, message, {**STAGES, **source, "exit_code": 130}),
+        Finish(Result("failed", 130, message, {**OWNERS, **source})),
+    )
 
 
 # --- what a service finds -------------------------------------------------------------------------
