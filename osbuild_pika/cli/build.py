@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osbuild_pika.cli import building, images, manifests, tables
+from osbuild_pika.cli.measuring import Measuring
 from osbuild_pika.cli.places import parse_duration
 from osbuild_pika.errors import ExitCode
 from osbuild_pika.monitor.choose import MODES, progress_sink
@@ -77,7 +78,9 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     order = _order(manifest, given)
     collector = ResultCollector()
     sink = progress_sink(progress, sys.stderr, _estimates)
-    watch = building.Watch(sink, collector)
+    measuring = Measuring(order)
+    told = [measuring] if images.is_definition(manifest) and not is_json else []
+    watch = building.Watch(sink, collector, *told)
     waiting = click.get_current_context().find_object(pipeline.Waiting)
     code = pipeline.build(order, watch.take, watch.tick, waiting)
     watch.close()
@@ -86,7 +89,7 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     elif is_json:
         click.echo(json.dumps(collector.result()))
     elif code == ExitCode.OK and images.is_definition(manifest):
-        _tell_images(order, watch.exported, time.monotonic() - began)
+        _tell_images(order, measuring, time.monotonic() - began)
     elif code == ExitCode.OK:
         for path in watch.exported:
             click.echo(one_line(path, 4096))
@@ -127,14 +130,12 @@ def _order(manifest: str, given: Mapping[str, Any]) -> "Order":
     )
 
 
-def _tell_images(order: "Order", exported: list[str], took_s: float) -> None:
+def _tell_images(order: "Order", measuring: Measuring, took_s: float) -> None:
     """A line for each output on stdout, and how to take it into Incus on stderr."""
-    from osbuild_pika.products import published
-
-    left = {os.path.realpath(path): path for path in exported}
-    for image in published.exported(json.loads(order.manifest), order.output or "."):
-        if left.pop(os.path.realpath(os.path.dirname(image.files[0])), None) is None:
-            continue  # of an earlier build
+    for path, image in measuring.results():
+        if image is None:  # what -x asked for: a tree
+            click.echo(one_line(path, 4096))
+            continue
         where = " ".join(image.files)
         size = tables.size(image.size_bytes)
         click.echo(
@@ -144,5 +145,3 @@ def _tell_images(order: "Order", exported: list[str], took_s: float) -> None:
             sys.stdout.flush()
             text = f"incus image import {where} --alias {order.name}"
             click.echo(one_line(text, 4096), err=True)
-    for path in left.values():  # what -x asked for: a tree
-        click.echo(one_line(path, 4096))

@@ -39,20 +39,28 @@ class Output(NamedTuple):
 
 
 def exported(manifest: Any, directory: str) -> Iterator[Output]:
-    """The outputs of a definition's manifest that lie below a directory now.
+    """The outputs of a definition's manifest that lie below a directory now. Raises InputError."""
+    for pipeline in manifest["pipelines"]:
+        found = measured(pipeline, directory)
+        if found is not None:
+            yield found
+
+
+def measured(pipeline: Any, directory: str) -> Output | None:
+    """The output that a pipeline of a manifest is, as it lies below a directory now, if it is one.
 
     A tree is the sandbox's work: links in it are not followed. Raises InputError.
     """
     from osbuild_pika.incus import local
 
-    for pipeline in manifest["pipelines"]:
-        options = pipeline["stages"][-1]["options"]
-        names = [options[key] for key in ("filename", "metadata", "rootfs") if key in options]
-        folder = os.path.join(directory, pipeline["name"])
-        if names and os.path.isdir(folder):
-            paths = [os.path.join(folder, name) for name in names]
-            found = local.measure(*paths, flags=os.O_NOFOLLOW)
-            yield Output(pipeline["name"], tuple(paths), found.size_bytes, found.fingerprint)
+    options = pipeline["stages"][-1]["options"]
+    names = [options[key] for key in ("filename", "metadata", "rootfs") if key in options]
+    folder = os.path.join(directory, pipeline["name"])
+    if not names or not os.path.isdir(folder):
+        return None
+    paths = [os.path.join(folder, name) for name in names]
+    found = local.measure(*paths, flags=os.O_NOFOLLOW)
+    return Output(pipeline["name"], tuple(paths), found.size_bytes, found.fingerprint)
 
 
 class PublishError(PikaError):

@@ -1,0 +1,65 @@
+"""Reads the images of a build for their fingerprints, while the build still comes to its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from osbuild_pika.monitor import Record, Sink
+
+if TYPE_CHECKING:
+    from osbuild_pika.engine.order import Order
+    from osbuild_pika.products.published import Output
+
+
+class Measuring(Sink):
+    """Begins with each export when it is told of."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._readers: list[_Reader] = []
+
+    def on_export_finished(self, record: Record) -> None:
+        name, path = str(record.get("pipeline")), str(record.get("path"))
+        pipelines = json.loads(self._order.manifest)["pipelines"]
+        pipeline = next(each for each in pipelines if each["name"] == name)
+        reader = _Reader(pipeline, path, self._order.output or ".")
+        reader.start()
+        self._readers.append(reader)
+
+    def results(self) -> Iterator[tuple[str, Output | None]]:
+        """The path of each export, and what it is if it is an image; trees last. Raises
+        InputError."""
+        found = [(each.path, each.result()) for each in self._readers]
+        return iter(sorted(found, key=lambda each: each[1] is None))
+
+
+class _Reader(threading.Thread):
+    """Measures one export. It ends with the process: nobody waits for what is not asked for."""
+
+    def __init__(self, pipeline: Any, path: str, directory: str) -> None:
+        super().__init__(daemon=True)
+        self.path = path
+        self._pipeline = pipeline
+        self._directory = directory
+        self._found: Output | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread's
+        try:
+            from osbuild_pika.products import published
+
+            self._found = published.measured(self._pipeline, self._directory)
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> Output | None:
+        """Waits for it. Raises InputError."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
