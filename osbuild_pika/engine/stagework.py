@@ -26,7 +26,7 @@ from osbuild_pika.engine.running import Limits, Outcome
 from osbuild_pika.engine.sandbox import Sandbox
 from osbuild_pika.engine.storeapi import StoreApi, Trees
 from osbuild_pika.errors import PikaError
-from osbuild_pika.host import ServiceManager
+from osbuild_pika.host import ServiceClient, ServiceManager
 
 SERVICE_TIMEOUT_S = 600.0  # mapping an input may copy a tree
 MAX_METADATA = 16 * 1024 * 1024  # bytes
@@ -115,7 +115,8 @@ class _Setting(NamedTuple):
 
 def _arguments(at: _Setting) -> dict[str, Any]:
     stage = at.job.stage
-    inputs = {each.name: _map_input(at, each) for each in stage.inputs}
+    started = [(each, _start_input(at, each)) for each in stage.inputs]  # all get ready at once
+    inputs = {each.name: _map_input(at, each, service) for each, service in started}
     manager = DeviceManager(at.services, str(at.area / "dev"), str(at.job.parts.tree))
     devices = {device.name: _open_device(at, device, manager) for device in stage.devices}
     if at.job.is_ours and DEVICE not in {device.type for device in stage.devices}:
@@ -135,9 +136,12 @@ def _arguments(at: _Setting) -> dict[str, Any]:
     }
 
 
-def _map_input(at: _Setting, given: Input) -> dict[str, Any]:
+def _start_input(at: _Setting, given: Input) -> ServiceClient:
     module = at.desk.find("inputs", given.type)
-    service = at.services.start(f"input/{given.name}", str(module.executable))
+    return at.services.start(f"input/{given.name}", str(module.executable))
+
+
+def _map_input(at: _Setting, given: Input, service: ServiceClient) -> dict[str, Any]:
     root = at.area / "inputs"
     target = root / given.name
     target.mkdir(mode=0o755)
