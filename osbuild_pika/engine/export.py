@@ -15,6 +15,7 @@ from typing import BinaryIO
 from osbuild_pika import libc
 from osbuild_pika.engine import copytree, disk
 from osbuild_pika.engine.scratch import Scratch
+from osbuild_pika.engine.settle import make_durable
 from osbuild_pika.errors import HostError, InputError
 
 Calling = Callable[[Callable[[], object]], AbstractContextManager[object]]
@@ -41,7 +42,7 @@ def export_tree(
         os.mkdir(new, 0o700)
         with scratch.view(key) as tree, open(os.memfd_create("words"), "w+b") as words:
             _copy_out(scratch.store.access.inside, tree, new, words, calling)
-        libc.sync_file_system(new)
+        make_durable(new)
         _name(new, target, force)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from osbuild_pika import libc
 from osbuild_pika.engine.copytree import Inside
 
 SMALL = 64  # entries that are synced one by one
@@ -37,6 +38,15 @@ def settle(inside: Inside, layer: str, source_epoch: int | None) -> int:
     except _Large:
         epoch = "-" if source_epoch is None else str(source_epoch)
         return int(inside(["sh", "-euc", _LARGE, "sh", epoch], layer).split()[0])
+
+
+def make_durable(directory: str) -> None:
+    """Write back a directory that nobody writes to any more: of a few files just these, for a
+    whole file system may hold much that others wrote. Raises OSError."""
+    try:
+        _Walk(None).directory(os.open(directory, _FLAGS | os.O_DIRECTORY))
+    except _Large:
+        libc.sync_file_system(directory)
 
 
 class _Walk:
