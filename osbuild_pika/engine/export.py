@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -20,7 +21,11 @@ from osbuild_pika.errors import HostError, InputError
 
 Calling = Callable[[Callable[[], object]], AbstractContextManager[object]]
 
-_TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse")
+_TAR = (
+    *("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse"),
+    "--blocking-factor=512",  # of 512 bytes each: 10 KiB at once would be thousands of calls
+)
+_PIPE_BYTES = 1 << 20  # what a pipe may hold without privileges
 
 
 def export_tree(
@@ -84,6 +89,8 @@ def _copy_out(
     words: a file for what the writer says. A pipe could fill up: tar complains of every file.
     """
     reading, writing = os.pipe()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     os.fchmod(writing, 0o666)  # root inside, which is somebody else, opens it by its name
     unpack = [*_TAR, "--extract", "--same-permissions", "--same-owner", "--file=-"]
     try:

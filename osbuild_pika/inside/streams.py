@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from typing import IO
 
 LOOK_EVERY_S = 0.2
-PIPE_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20  # what a pipe may hold without privileges
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which fcntl has from Python 3.10 on
 
 
 def stream(
@@ -59,11 +62,16 @@ def _start(
     env: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=env
         )
     except FileNotFoundError:
         raise StageError(f"{command[0]} is not installed in the build root") from None
+    assert process.stdout is not None  # noqa: S101 - for mypy
+    # Of the usual 64 KiB both sides would wait for each other a thousand times a second.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(process.stdout, _SET_PIPE_SIZE, PIPE_BYTES)
+    return process
 
 
 def _close(pipe: IO[bytes] | None) -> None:
