@@ -14,10 +14,8 @@ append one line. What is promised here, with its limits, stands at `Journal`.
 from __future__ import annotations
 
 import _thread
-import collections
 import errno
 import fcntl
-import json
 import os
 import stat
 import sys
@@ -25,11 +23,17 @@ import time
 
 TYPE_CHECKING = False  # spares the guest 5 ms: typing is for the type checker alone
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeVar, Union
 
     StrPath = Union[str, os.PathLike[str]]
     _T = TypeVar("_T")
+
+_json: Any
+try:
+    import _json  # see JsonReader
+except ImportError:  # not CPython
+    _json = None
 
 SCHEMA_VERSION = 1
 _HOST_STATES = ("requested", "provisioning", "booted", "unreachable", "stopped", "destroyed")
@@ -73,6 +77,88 @@ class LifecycleError(Exception):
         return self.name not in ("Limit", "LockTimeout", "NoSpace", "IOFailed", "Corrupt")
 
 
+# --- JSON, without what the package json loads ---------------------------------------------------
+
+# That one imports re, and with it enum: most of what a process would do that writes one event or
+# is one stage. The work in it is done by a module of CPython, which does what is right alone as
+# well. For what is wrong, and where that module is not there, the package itself is asked.
+_SPACE = " \t\n\r"
+
+
+class JsonReader:
+    """Reads JSON as json.loads with the same settings does.
+
+    make_object: makes objects of their pairs. parse_float and parse_int: make numbers of their
+    digits. parse_constant: of NaN, Infinity and -Infinity.
+    """
+
+    strict = True  # the scanner asks its reader for each of these, and for what __init__ sets
+    object_hook = None
+
+    def __init__(
+        self,
+        make_object: Callable[[list[tuple[str, Any]]], object] | None = None,
+        parse_float: Callable[[str], Any] = float,
+        parse_int: Callable[[str], Any] = int,
+        parse_constant: Callable[[str], Any] = float,
+    ) -> None:
+        self.object_pairs_hook = make_object
+        self.parse_float = parse_float
+        self.parse_int = parse_int
+        self.parse_constant = parse_constant
+        self._scan = _json.make_scanner(self) if _json else None
+
+    def read(self, text: str) -> Any:
+        """Parse one document. Raises ValueError or RecursionError."""
+        if self._scan is None:
+            return self._read_by_the_package(text)
+        try:
+            value, end = self._scan(text, len(text) - len(text.lstrip(_SPACE)))
+        except Exception:  # of whatever kind: it has no words of its own for what is wrong
+            return self._read_by_the_package(text)
+        return self._read_by_the_package(text) if text[end:].strip(_SPACE) else value
+
+    def _read_by_the_package(self, text: str) -> Any:
+        import json
+
+        return json.loads(
+            text,
+            object_pairs_hook=self.object_pairs_hook,
+            parse_float=self.parse_float,
+            parse_int=self.parse_int,
+            parse_constant=self.parse_constant,
+        )
+
+
+read_json = JsonReader().read
+
+
+def write_json(value: Any, is_ascii: bool = True) -> str:
+    """Encode a value as json.dumps does. Raises TypeError, ValueError or RecursionError."""
+    try:
+        quote = _json.encode_basestring_ascii if is_ascii else _json.encode_basestring
+        encode = _json.make_encoder({}, None, quote, None, ": ", ", ", False, False, True)
+        return "".join(encode(value, 0))
+    except Exception:  # as in JsonReader.read
+        import json
+
+        return json.dumps(value, ensure_ascii=is_ascii)
+
+
+def write_json_lines(value: Any, margin: str = "\n") -> str:
+    """Encode a value whose keys are strings as json.dumps with indent=2 does."""
+    inner = f"{margin}  "
+    if isinstance(value, dict) and value:
+        begin, end = "{}"
+        items = [f"{write_json(key)}: {write_json_lines(value[key], inner)}" for key in value]
+    elif isinstance(value, (list, tuple)) and value:
+        begin, end = "[]"
+        items = [write_json_lines(item, inner) for item in value]
+    else:
+        return write_json(value)
+    return begin + inner + f",{inner}".join(items) + margin + end
+
+
 # --- strict JSON: what the Rust reader (serde_json) accepts --------------------------------------
 
 
@@ -84,7 +170,9 @@ class _Object(dict):  # type: ignore[type-arg]
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         if len(self) != len(pairs):
-            counts = collections.Counter(key for key, _ in pairs)
+            from collections import Counter  # 4 ms, which hardly anybody needs
+
+            counts = Counter(key for key, _ in pairs)
             self.duplicates = tuple(key for key, count in counts.items() if count > 1)
 
 
@@ -101,21 +189,19 @@ def _int(digits: str) -> int | float:
     return value if digits == "-0" else int(digits)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_Object, parse_constant=_float, parse_float=_float, parse_int=_int
-)
+_READER = JsonReader(_Object, _float, _int, _float)
 
 
 def _load(text: str) -> Any:
     """Parse one JSON document. Raises ValueError with a short reason."""
     try:
-        value = _DECODER.decode(text)
+        value = _READER.read(text)
         if text.count("[") + text.count("{") > 127 and _depth(value) > 127:
             raise ValueError("nested too deeply")
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if "\\u" in text:  # only an escape can bring a lone surrogate, which cannot be encoded
-        json.dumps(value, ensure_ascii=False).encode()
+        write_json(value, is_ascii=False).encode()
     return value
 
 
@@ -280,6 +366,8 @@ def _check_same(before: dict[str, Any] | None, result: dict[str, Any]) -> None:
     """Refuse a second result that differs in more than its time."""
     if before is None:
         return
+    import json
+
     names = ("status", "exit_code", "message", "details")
     ours, theirs = ([fields.get(name) for name in names] for fields in (result, before))
     if json.dumps(ours, sort_keys=True) != json.dumps(theirs, sort_keys=True):
@@ -308,7 +396,7 @@ def _document(head: dict[str, Any], details: Any) -> dict[str, Any]:
     """The fields of a document in schema order; those that are None are left out."""
     _check_text("message", head["message"], MAX_MESSAGE)
     check_details(details)
-    size = len(json.dumps(details))
+    size = len(write_json(details))
     if size > MAX_DETAILS:
         raise LifecycleError("TooLarge", f"details have {size} bytes; at most {MAX_DETAILS}")
     fields = {"schema_version": SCHEMA_VERSION, **head, "details": details}
@@ -319,7 +407,7 @@ def _event_body(kind: str, message: str, details: Any, boot: str | None) -> byte
     """One event's line up to its seq, which is only known under the lock."""
     _check_known("kind", kind, STATES)
     head = {"kind": kind, "timestamp": _now(), "message": message, "boot_id": boot}
-    body = json.dumps(_document(head, details))[:-1].encode()
+    body = write_json(_document(head, details))[:-1].encode()
     if len(body) > MAX_EVENT - 40:  # 40 bytes: the seq and the end of the line
         raise LifecycleError("TooLarge", f"event has {len(body)} bytes; at most {MAX_EVENT - 40}")
     return body
@@ -1129,7 +1217,7 @@ class Journal:
     ) -> None:
         """Write a document. check: what is to be refused, under its lock, with strict."""
         path = getattr(self.paths, kind)
-        data = json.dumps(fields, indent=2).encode() + b"\n"
+        data = write_json_lines(fields).encode() + b"\n"
         check = check if self._strict else None
         with _Naming(path):
             self._with_reserve(lambda: self._files.replace(path, data, check), is_terminal)
@@ -1237,10 +1325,43 @@ def _part_ours(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return given, rest
 
 
+def _option(given: str, known: Sequence[str]) -> str:
+    """The option that is meant: its name may be shortened. Raises LifecycleError."""
+    name = given[2:] if given.startswith("--") else "-"
+    fitting = [name] if name in known else [each for each in known if each.startswith(name)]
+    if len(fitting) != 1:
+        fault = "not a unique prefix" if fitting else "not recognized"
+        message = f"option {printable(given[:200])} {fault}; see --help"
+        raise LifecycleError("InvalidArgument", message)
+    return fitting[0]
+
+
+def _value(given: str, words: Iterator[str]) -> str:
+    for word in words:
+        return word
+    message = f"option {printable(given[:200])} requires argument; see --help"
+    raise LifecycleError("InvalidArgument", message)
+
+
+def _take_options(argv: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Values by option, as getopt would take them: `--name VALUE` and `--name=VALUE`.
+
+    getopt itself loads re, as argparse does: longer than an event takes. Raises LifecycleError.
+    """
+    found: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-") or word in ("-", "--"):
+            message = f"{ascii(word)[:60]} is no option; see --help"
+            raise LifecycleError("InvalidArgument", message)
+        given, equals, value = ("--help" if word == "-h" else word).partition("=")
+        name = _option(given, known)
+        found[name] = value if equals or name == "help" else _value(given, words)
+    return found
+
+
 def _parse(argv: Sequence[str]) -> dict[str, str]:
     """Options by name, and "verb"; {} if help is asked for. Raises LifecycleError."""
-    import getopt  # argparse would take 7 ms more of a call that is made for each event
-
     given, rest = _part_ours(argv)
     if rest[:1] in (["-h"], ["--help"]):
         return {}
@@ -1248,18 +1369,10 @@ def _parse(argv: Sequence[str]) -> dict[str, str]:
         what = f"unknown VERB {ascii(rest[0])[:60]}" if rest else "no VERB is given"
         raise LifecycleError("InvalidArgument", f"{what}; known are {', '.join(_VERBS)}")
     _, needed, others = _VERBS[rest[0]]
-    try:
-        names = [f"{name}=" for name in needed + others]
-        pairs, extra = getopt.getopt(rest[1:], "h", [*names, "help"])
-    except getopt.GetoptError as error:
-        raise LifecycleError(
-            "InvalidArgument", f"{printable(error.msg[:200])}; see --help"
-        ) from None
-    if extra:
-        raise LifecycleError("InvalidArgument", f"{ascii(extra[0])[:60]} is no option; see --help")
-    given.update((name[2:], value) for name, value in pairs)
-    if {"-h", "--help"} & {name for name, _ in pairs}:
+    pairs = _take_options(rest[1:], (*needed, *others, "help"))
+    if "help" in pairs:
         return {}
+    given.update(pairs)
     missing = [f"--{name}" for name in needed if name not in given]
     if missing:
         raise LifecycleError("InvalidArgument", f"{', '.join(missing)} must be given; see --help")

@@ -18,11 +18,12 @@ import _socket as socket  # what the module socket wraps: that one takes 5 ms to
 import array
 import errno
 import fcntl
-import json
 import os
 import select
 import stat
 from collections import namedtuple
+
+from osbuild_pika.lifecycle import JsonReader, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def encode(message: Message) -> bytes:
     Raises TypeError, ValueError or RecursionError if its values are not JSON.
     """
     data = {"reply": message.value} if isinstance(message, (Reply, Signal)) else message._asdict()
-    return json.dumps({"type": kind_of(message), "data": data}).encode("ascii")
+    return write_json({"type": kind_of(message), "data": data}).encode("ascii")
 
 
 def decode(
@@ -81,7 +82,7 @@ def decode(
     they do upstream. make_object: makes objects of their pairs; what else it raises is raised.
     """
     try:
-        document = json.loads(packet.decode("utf-8"), object_pairs_hook=make_object)
+        document = JsonReader(make_object).read(packet.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}"[:200]) from None
     if not isinstance(document, dict):

@@ -1,9 +1,11 @@
 """The command line: one module per verb; only here something is printed or the process ends."""
 
+from __future__ import annotations
+
 import gc
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing loads re: longer than `lifecycle event` takes in all
 if TYPE_CHECKING:
     from osbuild_pika.pipeline import Waiting
 
@@ -28,7 +30,7 @@ def main() -> None:
             waiting.dismiss()
 
 
-def _start_build(arguments: list[str]) -> "Waiting | None":
+def _start_build(arguments: list[str]) -> Waiting | None:
     """Start the process that will build: it takes as long to load its modules as we ours."""
     if arguments[:1] != ["build"] or len(arguments) < 2 or {"-h", "--help"} & set(arguments):
         return None

@@ -10,12 +10,12 @@ from __future__ import annotations
 import _socket as socket
 import _thread
 import errno
-import json
 import os
 import struct
 import time
 
 from osbuild_pika import wire
+from osbuild_pika.lifecycle import read_json
 
 TYPE_CHECKING = False  # spares a shell stage 5 ms per event
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _encode(method: str, args: Any) -> bytes:
     packet = wire.encode(wire.Method(method, args))
     if b"\\ud" not in packet:
         return packet
-    plain = json.loads(packet)["data"]["args"]  # without tuples, subclasses and cycles
+    plain = read_json(packet.decode())["data"]["args"]  # without tuples, subclasses and cycles
     return wire.encode(wire.Method(method, _clean_all(plain)))
 
 

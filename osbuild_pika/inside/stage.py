@@ -24,21 +24,24 @@ The result is the last thing that is sent to the lifecycle device.
 from __future__ import annotations
 
 import errno
-import json
+import gc
 import os
-import signal
 import sys
 
 from osbuild_pika import wire
 from osbuild_pika.inside.reporter import ARGUMENTS, TREE, Reporter, note
+from osbuild_pika.lifecycle import read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from typing import Any, NoReturn
 
     Options = dict[str, Any]
 else:
+    import _signal as signal  # what the module signal wraps: that one loads enum, 5 ms
+
     Options = dict
 
 __all__ = ["Options", "Reporter", "StageError", "arguments", "leave_metadata", "run"]
@@ -63,7 +66,7 @@ def arguments(path: str = ARGUMENTS) -> dict[str, Any]:
     """What the engine gives the stage: tree, options, devices, ... Raises StageError."""
     try:
         with open(path, encoding="utf-8") as file:
-            given = json.load(file)
+            given = read_json(file.read())
     except (OSError, ValueError) as error:
         text = f"the stage's arguments cannot be read, which osbuild gives it: {error}"
         raise StageError(text) from None
@@ -76,7 +79,7 @@ def leave_metadata(found: dict[str, Any], path: str = METADATA) -> None:
     """Leave what was found for whoever reads the build's result; kept in the cache, too."""
     try:
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(found, file)
+            file.write(write_json(found))
     except FileNotFoundError:
         return  # started by hand: nobody reads it
 
@@ -85,6 +88,7 @@ def run(
     main: Callable[..., str | None], arguments_path: str = ARGUMENTS, api_path: str = API
 ) -> NoReturn:
     """Do a stage's work, tell how it ended, and end the process; see above."""
+    gc.freeze()  # modules stay: no collection, nor that of the exit, need look at them
     report = None
     try:
         given = arguments(arguments_path)
@@ -192,7 +196,7 @@ def _tell_engine(error: BaseException, path: str) -> None:
         "value": str(error)[:MAX_TEXT],
         "traceback": trace[-MAX_TEXT:],
     }
-    packet = json.dumps({"method": "exception", "exception": exception}).encode()
+    packet = write_json({"method": "exception", "exception": exception}).encode()
     try:
         connection = wire.Connection.connect(path)
     except FileNotFoundError:

@@ -1,6 +1,5 @@
 """The shell form: exit codes, one line on standard error, one note per sandbox."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,10 +160,10 @@ def test_it_runs_in_every_python_of_a_build_root(python: str, peer: Peer) -> Non
 
 
 def test_a_call_loads_little() -> None:
-    code = "import json, sys, osbuild_pika.inside.report; print(json.dumps(list(sys.modules)))"
+    code = "import sys, osbuild_pika.inside.report; print(*sys.modules)"
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = sys.argv[1:]; {code}"]
     path = environment()["PYTHONPATH"]
     loaded = subprocess.run([*command, path], check=True, capture_output=True).stdout
     slow = {"typing", "dataclasses", "asyncio", "logging", "pathlib", "argparse", "threading"}
-    assert not slow & set(json.loads(loaded))
-    assert not {"subprocess", "inspect", "osbuild_pika.lifecycle"} & set(json.loads(loaded))
+    slow |= {"subprocess", "inspect", "enum", "json", "re"}
+    assert not slow & set(loaded.decode().split())

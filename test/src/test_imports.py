@@ -1,4 +1,4 @@
-"""What is not imported: a cached build, or a check, takes hardly longer than its imports."""
+"""What is not imported: what is started often takes hardly longer than its imports."""
 
 import ast
 import subprocess
@@ -21,6 +21,53 @@ def test_a_build_does_without_what_is_expensive() -> None:
     imported = set(done.stdout.decode().split())
     assert "osbuild_pika.engine.build" in imported
     assert not EXPENSIVE & imported
+
+
+# re with enum, which it needs: a third of such a process. json imports it, typing and getopt too.
+OF_SHORT_LIVES = EXPENSIVE | {"argparse", "enum", "json", "pathlib", "re", "subprocess", "typing"}
+STAGE = """
+import sys
+from osbuild_pika.inside import stage
+def main(options, report):
+    report.event("is there", options)
+try:
+    stage.run(main, sys.argv[1])
+finally:
+    print(*sys.modules)
+"""
+EVENT = """
+import sys
+from osbuild_pika.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+
+def without_site(program: str, *arguments: str) -> set[str]:
+    """The modules of a program of ours, without those that site found on this machine."""
+    path = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})"
+    words = [sys.executable, "-I", "-S", "-c", f"{path}\n{program}", *arguments]
+    return set(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode().split())
+
+
+def test_a_stage_does_without_what_is_expensive(tmp_path: Path) -> None:
+    arguments = tmp_path / "arguments"
+    arguments.write_text('{"tree": "/", "options": {"a": [1, null]}}')
+    imported = without_site(STAGE, str(arguments))
+    assert "osbuild_pika.inside.stage" in imported
+    assert not OF_SHORT_LIVES & imported
+
+
+def test_one_event_does_without_what_is_expensive(tmp_path: Path) -> None:
+    log = ["--events-path", str(tmp_path / "events.jsonl"), "--kind", "ready", "--message", "up"]
+    for _ in range(2):  # the second reads what the first wrote
+        imported = without_site(
+            EVENT, "lifecycle", "event", *log, "--details-json", '{"port": 22, "name": "\\u00e9"}'
+        )
+        assert "osbuild_pika.lifecycle" in imported
+        assert not (OF_SHORT_LIVES | {"collections"}) & imported
 
 
 CHECK = """

@@ -11,7 +11,7 @@ DECISIONS = ROOT / "docs/explanation/decisions.md"
 MODULE_LINES = 350
 FUNCTION_LINES = 40
 PARAMETERS = 5
-LARGER_MODULES = {"osbuild_pika/lifecycle.py": 1320}
+LARGER_MODULES = {"osbuild_pika/lifecycle.py": 1440}
 SOURCES = sorted(
     path
     for folder in ("osbuild_pika", "bench", "test", "examples")
