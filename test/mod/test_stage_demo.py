@@ -62,7 +62,7 @@ def test_it_fails_at_the_middle_step(tmp_path: Path) -> None:
 def test_its_description_is_upstreams_form() -> None:
     assert set(META) == {"summary", "description", "schema_2"}
     assert all(isinstance(line, str) for line in META["description"])
-    assert DEMO.read_bytes().startswith(b"#!/usr/bin/python3\n")
+    assert DEMO.read_bytes().startswith(b"#!/usr/bin/python3 -S\n")
     assert DEMO.stat().st_mode & 0o111
     assert "main" in runpy.run_path(str(DEMO))
     Draft4Validator.check_schema(META["schema_2"]["options"])
