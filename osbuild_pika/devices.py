@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 
@@ -38,7 +37,9 @@ class Device:
     @property
     def id(self) -> str:
         """Upstream's id: 64 hex digits. The name is no part of it, nor is it of a stage's id."""
-        import hashlib  # loads OpenSSL: not for services, which have no use for ids
+        # They load OpenSSL and re: not for services, which have no use for ids.
+        import hashlib
+        import json
 
         parts: list[Any] = [self.type, *([self.parent.id] if self.parent else []), self.options]
         text = "".join(json.dumps(part, sort_keys=True) for part in parts)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import time
 from collections import namedtuple
@@ -179,7 +178,7 @@ def _place(runs: str, hidden: str, name: str, engine: Engine) -> str:
         }
         path = os.path.join(hidden, "run.json")
         with open(path, "w", encoding="ascii") as file:
-            file.write(json.dumps(facts, indent=2) + "\n")
+            file.write(lifecycle.write_json_lines(facts) + "\n")
             file.flush()
             os.fsync(file.fileno())
         _sync(hidden)
@@ -332,7 +331,7 @@ def read_facts(directory: str) -> dict[str, Any]:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe may block
         fd = os.open(os.path.join(directory, "run.json"), flags)
         with open(fd, "rb") as file:
-            facts = json.loads(file.read(MAX_FACTS))
+            facts = lifecycle.read_json(file.read(MAX_FACTS).decode())
     except (ValueError, RecursionError):
         return {}
     except OSError as error:

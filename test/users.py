@@ -17,8 +17,7 @@ import sys
 import termios
 from pathlib import Path
 import staging
-from osbuild_pika.engine import __main__ as engine
-from osbuild_pika.engine import known, reporting, session
+from osbuild_pika.engine import entry, known, reporting, session
 from osbuild_pika.engine.load import load
 from osbuild_pika.engine.modules import standard
 stage = b'{"type": "org.osbuild.noop"}'
@@ -26,7 +25,7 @@ load(b'{"version": "2", "pipelines": [{"name": "a", "stages": [%s]}]}' % stage, 
 user, directory, *sys.argv = sys.argv[1:]
 staging.become_user(user, Path(directory))
 os.umask(int(os.environ.get("BUILDS_UMASK", "022"), 8))
-sys.exit(engine.main())
+sys.exit(entry.main())
 """
 FOLDERS = (
     "osbuild_pika",

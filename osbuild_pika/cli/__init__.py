@@ -16,12 +16,13 @@ def main() -> None:
         # Called once per event by scripts: it must not wait for the imports of the other verbs.
         from osbuild_pika import lifecycle
 
+        gc.freeze()  # see verbs.py
         sys.exit(lifecycle.main(sys.argv[2:], prog="osbuild-pika lifecycle"))
+    gc.disable()  # until the verb's modules are there, see verbs.py
     waiting = _start_build(sys.argv[1:])
     try:
         from osbuild_pika.cli.verbs import osbuild_pika
 
-        gc.freeze()  # else the exit looks through all that was imported
         osbuild_pika(obj=waiting)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """The verbs of `osbuild-pika`, and what every one of them does about errors and signals."""
 
+import gc
 import io
 import os
 import signal
@@ -49,6 +50,8 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return super().get_command(ctx, cmd_name)
         found: click.Command = getattr(import_module(f"osbuild_pika.cli.{cmd_name}"), cmd_name)
+        gc.freeze()  # modules stay: no collection, nor that of the exit, need look at them
+        gc.enable()
         return found
 
     def invoke(self, ctx: click.Context) -> Any:

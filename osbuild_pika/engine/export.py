@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -163,7 +162,7 @@ def _refuse(target: str, force: bool) -> None:
 def _beside(target: str) -> Iterator[str]:
     """A new name in the target's directory; what has it at the end is deleted."""
     parent, name = os.path.split(os.path.abspath(target))
-    new = os.path.join(parent, f".{name}.{secrets.token_hex(4)}")
+    new = os.path.join(parent, f".{name}.{os.urandom(4).hex()}")
     try:
         yield new
     finally:

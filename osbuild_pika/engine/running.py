@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import os
 import select
-import shutil
 import signal
 import subprocess
 import threading
@@ -200,6 +199,8 @@ class _Pipe:
 
 
 def _find(program: str) -> str:
+    import shutil  # 4 ms, for archives above all; not for a build whose stages are cached
+
     found = shutil.which(program)
     if found is None:
         raise HostError(f"{program} not found (Debian package bubblewrap)")

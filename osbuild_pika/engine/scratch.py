@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -271,7 +270,7 @@ class Scratch:
                 key=made.key,
                 id=made.id,
                 base=base.key if base else None,
-                serial=secrets.token_hex(8),
+                serial=os.urandom(8).hex(),
                 below=base.serial if base else None,
                 type=made.type,
                 created=int(time.time()),

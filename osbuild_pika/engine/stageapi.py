@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from osbuild_pika import wire
+
+if TYPE_CHECKING:
+    import socket
 
 MAX_CONNECTIONS = 8
 MAX_MESSAGES = 64
@@ -40,6 +42,8 @@ class StageApi:
         self._messages = 0
 
     def __enter__(self) -> Self:
+        import socket  # 5 ms, and no build whose stages are cached listens
+
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             listener.setblocking(False)

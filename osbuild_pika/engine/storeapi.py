@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +38,8 @@ class StoreApi:
     def __init__(self, path: Path, trees: Trees) -> None:
         self.path = path
         self._trees = trees
+        import socket  # 5 ms, and no build whose stages are cached listens
+
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ending, self._end = os.pipe()
         self._thread = threading.Thread(target=self._serve, name="store api", daemon=True)
@@ -99,6 +99,8 @@ class StoreApi:
             if method == "read-tree-at":
                 return {"path": self._show(asked)}
             if method == "mkdtemp":
+                import tempfile  # 10 ms with random; hardly an input asks for it
+
                 names = (asked.get("suffix"), asked.get("prefix"))
                 return {"path": tempfile.mkdtemp(*names, dir=self._trees.scratch)}
             if method == "source":

@@ -5,7 +5,6 @@ whole context's JSON with sorted keys and nulls. What is null or "" is left out 
 A context keeps the last stage until the next one begins, over pipelines, as upstream's does.
 """
 
-import hashlib
 import json
 from typing import Any, TextIO
 
@@ -144,6 +143,8 @@ class JsonSeqSink(Sink):
         (name, key), (stage, stage_key) = self._pipeline, self._stage
         pipeline = {"name": name, "id": key, "stage": {"name": stage, "id": stage_key}}
         context: Record = {"origin": origin, "pipeline": pipeline}
+        import hashlib  # 5 ms, for who asks for this stream only
+
         found = hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()
         if found in self._known:
             return {"id": found}

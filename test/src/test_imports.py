@@ -11,16 +11,20 @@ PACKAGE = Path(__file__).parents[2] / "osbuild_pika"
 EXPENSIVE = {"ast", "asyncio", "dataclasses", "inspect", "jsonschema", "ssl", "urllib.request"}
 PROGRAM = """
 import sys
-from osbuild_pika.engine import __main__, known, load, reporting, session
+from osbuild_pika.engine import entry, known, load, reporting, session
 print(*sys.modules)
 """
+
+
+# What only a stage that runs, or an input's service, makes a build need.
+OF_STAGES = {"random", "secrets", "shutil", "socket", "tempfile"}
 
 
 def test_a_build_does_without_what_is_expensive() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, stdout=subprocess.PIPE)
     imported = set(done.stdout.decode().split())
     assert "osbuild_pika.engine.build" in imported
-    assert not EXPENSIVE & imported
+    assert not (EXPENSIVE | OF_STAGES) & imported
 
 
 # re with enum, which it needs: a third of such a process. json imports it, typing and getopt too.
@@ -58,6 +62,13 @@ def test_a_stage_does_without_what_is_expensive(tmp_path: Path) -> None:
     imported = without_site(STAGE, str(arguments))
     assert "osbuild_pika.inside.stage" in imported
     assert not OF_SHORT_LIVES & imported
+
+
+def test_the_lifecycle_service_does_without_what_is_expensive() -> None:
+    program = "import sys, osbuild_pika.lifecycle_service.service; print(*sys.modules)"
+    imported = without_site(program)
+    assert "osbuild_pika.lifecycle_service.record" in imported
+    assert not (OF_SHORT_LIVES - {"enum"}) & imported
 
 
 def test_one_event_does_without_what_is_expensive(tmp_path: Path) -> None:
