@@ -11,12 +11,12 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from osbuild_pika.buildprocess import ENGINE, SIGNALS, Waiting, environment
 from osbuild_pika.engine.order import Order
 from osbuild_pika.errors import ExitCode, HostError, InputError, PikaError, describe_status
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from osbuild_pika.image.lock import Lock
     from osbuild_pika.image.values import Definition
 
-# -P: nothing of the current directory, which may be anybody's.
-ENGINE = (sys.executable, "-P", "-m", "osbuild_pika.engine")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TICK_S = 0.2  # how often who looks on may redraw
 
 
@@ -134,20 +131,13 @@ def plan_of(manifest: Manifest, wanted: Wanted, libdirs: tuple[Path, ...]) -> di
     return reasons.describe(planned, wanted.name, reasons.earlier(wanted.runs, wanted.name))
 
 
-def _environment() -> dict[str, str]:
-    """Of the build process: it finds our package first, wherever that is."""
-    inherited = os.environ.get("PYTHONPATH")
-    path = [str(Path(__file__).parents[1]), *([inherited] if inherited else [])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-
-
 def chore(name: str, store: str, **more: Any) -> dict[str, Any]:
     """Have a chore of engine/chores.py done; returns its answer. Raises HostError."""
     asked = json.dumps({"chore": name, "store": os.path.abspath(store), **more})
     done = subprocess.run(
         [*ENGINE, "chore"],
         input=asked,
-        env=_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -160,37 +150,6 @@ def chore(name: str, store: str, **more: Any) -> dict[str, Any]:
     if "error" in answer:
         raise HostError(answer["error"])
     return answer
-
-
-class Waiting:
-    """A build process that waits for its order: it gets ready while the command line is read."""
-
-    def __init__(self) -> None:
-        """Start it. Raises OSError."""
-        self._is_used = False
-        self._records, writing = os.pipe()
-        # Until the build can take them, signals wait.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            self._process = _start(writing)
-        except BaseException:
-            os.close(self._records)
-            raise
-        finally:
-            os.close(writing)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def use(self) -> tuple[subprocess.Popen[bytes], int]:
-        """The process, and the reading end of its records: they are the caller's now."""
-        self._is_used = True
-        return self._process, self._records
-
-    def dismiss(self) -> None:
-        """Have it gone, unless it was used: without an order it has done nothing."""
-        if not self._is_used:
-            self._process.kill()
-            self._process.communicate()
-            os.close(self._records)
 
 
 def build(
@@ -235,18 +194,6 @@ def error_of(code: int, message: str) -> PikaError:
     error = PikaError(message or describe_status(code))
     error.exit_code = ExitCode(code) if code in list(ExitCode) else ExitCode.FAILED
     return error
-
-
-def _start(records_fd: int) -> subprocess.Popen[bytes]:
-    """Start the build process, in a process group of its own: a terminal's Ctrl-C must not end
-    what it has to stop in order."""
-    return subprocess.Popen(
-        [*ENGINE, str(records_fd)],
-        env=_environment(),
-        stdin=subprocess.PIPE,
-        pass_fds=(records_fd,),
-        process_group=0,
-    )
 
 
 def _end(status: int, take: Callable[[dict[str, Any]], None], has_ended: bool) -> int:

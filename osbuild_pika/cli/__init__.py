@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False  # typing loads re: longer than `lifecycle event` takes in all
 if TYPE_CHECKING:
-    from osbuild_pika.pipeline import Waiting
+    from osbuild_pika.buildprocess import Waiting
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def _start_build(arguments: list[str]) -> Waiting | None:
     """Start the process that will build: it takes as long to load its modules as we ours."""
     if arguments[:1] != ["build"] or len(arguments) < 2 or {"-h", "--help"} & set(arguments):
         return None
-    from osbuild_pika.pipeline import Waiting
+    from osbuild_pika.buildprocess import Waiting
 
     try:
         return Waiting()

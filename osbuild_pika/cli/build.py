@@ -71,7 +71,7 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     Exits 0, 1 if the build failed, 2 for a bad FILE, 3 if this host or a source does not do,
     124 after a time-out, 130 or 143 when interrupted.
     """
-    from osbuild_pika import pipeline
+    from osbuild_pika import buildprocess, pipeline
     from osbuild_pika.monitor.result import ResultCollector
 
     began = time.monotonic()
@@ -81,7 +81,7 @@ def build(manifest: str, progress: str, is_json: bool, **given: Any) -> None:
     measuring = Measuring(order)
     told = [measuring] if images.is_definition(manifest) and not is_json else []
     watch = building.Watch(sink, collector, *told)
-    waiting = click.get_current_context().find_object(pipeline.Waiting)
+    waiting = click.get_current_context().find_object(buildprocess.Waiting)
     code = pipeline.build(order, watch.take, watch.tick, waiting)
     watch.close()
     if watch.refusal is not None:

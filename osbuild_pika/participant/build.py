@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from osbuild_pika import pipeline, results
+from osbuild_pika.buildprocess import SIGNALS
 from osbuild_pika.engine.order import Order, run_name
 from osbuild_pika.errors import ExitCode, InputError, PikaError
 from osbuild_pika.image import debian
@@ -188,7 +189,7 @@ class _Work:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Inside the block it is too late to cancel: what has been built is told."""
-    before = {number: signal.getsignal(number) for number in pipeline.SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in before:
         signal.signal(number, signal.SIG_IGN)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from osbuild_pika import pipeline
+from osbuild_pika.buildprocess import Waiting
 
 
 def open_fds() -> list[str]:
@@ -18,7 +18,7 @@ def open_fds() -> list[str]:
 
 def test_a_process_that_is_dismissed_is_gone() -> None:
     before = open_fds()
-    waiting = pipeline.Waiting()
+    waiting = Waiting()
     process, _ = waiting._process, waiting._records
     waiting.dismiss()
     assert process.returncode is not None
@@ -26,7 +26,7 @@ def test_a_process_that_is_dismissed_is_gone() -> None:
 
 
 def test_one_that_was_used_is_not_dismissed() -> None:
-    waiting = pipeline.Waiting()
+    waiting = Waiting()
     process, records = waiting.use()
     waiting.dismiss()
     assert process.poll() is None

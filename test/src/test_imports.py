@@ -56,6 +56,12 @@ def without_site(program: str, *arguments: str) -> set[str]:
     return set(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode().split())
 
 
+def test_a_build_is_started_before_more_is_loaded() -> None:
+    imported = without_site("import sys, osbuild_pika.buildprocess; print(*sys.modules)")
+    assert "subprocess" in imported
+    assert not {"json", "pathlib", "typing"} & imported
+
+
 def test_a_stage_does_without_what_is_expensive(tmp_path: Path) -> None:
     arguments = tmp_path / "arguments"
     arguments.write_text('{"tree": "/", "options": {"a": [1, null]}}')

@@ -18,13 +18,14 @@ RUNGS = (
     {"lifecycle_service"},
     {"devices", "inputs", "mounts", "sources"},
     {"downloads", "loopback"},
-    {"host"},
+    {"host", "buildprocess"},
     {"inside"},
     {"wire", "follow", "text", "verify", "runs"},
     {"lifecycle", "errors", "datadir", "libc"},
 )
 # They run in guests, in sandboxes, or start often: the standard library only.
 STANDARD_LIBRARY_ONLY = {
+    "buildprocess",
     "lifecycle",
     "errors",
     "wire",
