@@ -1,7 +1,6 @@
 """Tables for people. All that is in them is made safe; nothing is cut."""
 
 import io
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -27,6 +26,8 @@ def form(human: str, json: str = "one object.") -> Callable[[Any], Any]:
 
 def render(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table without lines, as wide as the terminal; longer cells go on below."""
+    import shutil  # 4 ms, for archives above all
+
     from rich.console import Console  # 0.1 s, for who asks only
     from rich.table import Table
     from rich.text import Text
