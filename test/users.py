@@ -13,7 +13,10 @@ USER = "games"
 # Whoever runs the tests may have a Python that USER cannot read: so it is all loaded before.
 PROGRAM = """
 import os
+import shutil
+import socket
 import sys
+import tempfile
 import termios
 from pathlib import Path
 import staging
