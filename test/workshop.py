@@ -43,11 +43,16 @@ class Workshop:
     environment: Mapping[str, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
 
+    @property
+    def store(self) -> dict[str, str]:
+        """The environment of another one that shall use this one's store."""
+        return {"OSBUILD_PIKA_STORE": str(self.path / "store")}
+
     def variables(self) -> dict[str, str]:
         return {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "OSBUILD_PIKA_STORE": str(self.path / "store"),
+            **self.store,
             "OSBUILD_PIKA_RUNS": str(self.path / "runs"),
             **self.environment,
         }

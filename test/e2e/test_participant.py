@@ -67,26 +67,25 @@ def fetch(url: str, path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answer(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+def answer(shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Answer:
     """What came of the workitem, by way of the spool and HTTP."""
-    workshop.need()
     pytest.importorskip("pykickstart")
     pytest.importorskip("starlette")
     pytest.importorskip("uvicorn")
-    shop = Workshop(tmp_path_factory.mktemp("participant"))
+    place = Workshop(tmp_path_factory.mktemp("participant"), shop.store)
     image = {"kickstart": KICKSTART, "image_id": "web-1", "name": "web", "release": "1.0"}
     workitem = {"fields": {"image": {**image, "image_type": "incus-container"}}, "wfid": "1"}
-    (shop.path / "spool/in").mkdir(parents=True)
-    (shop.path / "spool/.one").write_text(json.dumps(workitem))
-    (shop.path / "spool/.one").rename(shop.path / "spool/in/one.json")
-    with served(shop) as url:
-        done = shop.call("participant", "spool", "spool", "--once", "--base-url", url)
+    (place.path / "spool/in").mkdir(parents=True)
+    (place.path / "spool/.one").write_text(json.dumps(workitem))
+    (place.path / "spool/.one").rename(place.path / "spool/in/one.json")
+    with served(place) as url:
+        done = place.call("participant", "spool", "spool", "--once", "--base-url", url)
         assert done.returncode == 0, done.stderr
-        got = json.loads((shop.path / "spool/out/one.json").read_text())["fields"]
+        got = json.loads((place.path / "spool/out/one.json").read_text())["fields"]
         assert got["result"] is True, (got["image"]["error"], got["image"]["msg"])
-        file = fetch(got["image"]["image_url"], shop.path / "web.tar.zst")
-        log = fetch(got["image"]["logfile_url"], shop.path / "log").read_text()
-        fetch(got["image"]["files_url"], shop.path / "index.html")
+        file = fetch(got["image"]["image_url"], place.path / "web.tar.zst")
+        log = fetch(got["image"]["logfile_url"], place.path / "log").read_text()
+        fetch(got["image"]["files_url"], place.path / "index.html")
     return Answer(got["image"], file, log)
 
 

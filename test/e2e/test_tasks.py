@@ -33,9 +33,8 @@ class Place:
     def __init__(self, shop: workshop.Workshop, path: Path, socket: str) -> None:
         self.path = path
         places = {"OSBUILD_PIKA_TASKS": str(path / "tasks"), "INCUS_SOCKET": socket}
-        store = {"OSBUILD_PIKA_STORE": str(shop.path / "store")}  # Debian is in it already
         runs = {"OSBUILD_PIKA_RUNS": str(path / "runs")}
-        self._shop = workshop.Workshop(path, {**store, **runs, **places})
+        self._shop = workshop.Workshop(path, {**shop.store, **runs, **places})
         self.base("")
         self.child("one", "1")
         self.child("two", "1")
