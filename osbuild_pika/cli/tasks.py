@@ -117,6 +117,7 @@ def run(definitions: tuple[str, ...], dry_run: bool, progress: str, **given: Any
     does not do, 4 if nothing could be published, 5 if a guest was not ready.
     """
     from osbuild_pika.products.record import Record
+    from osbuild_pika.tasks.locks import is_held
 
     products = _products(definitions, given, progress)
     rows = [row for row in _inspect(products, given["expensive"]) if row.found.should_run]
@@ -128,6 +129,8 @@ def run(definitions: tuple[str, ...], dry_run: bool, progress: str, **given: Any
     ran = 0
     with Record():
         for image, through in products if rows else ():
+            if is_held(image.stamp_path):
+                images.say(f"{image.inputs.name}: waiting for another process that runs its tasks")
             names = _drive(image.run_setup_tasks(expensive=given["expensive"], through=through))
             ran += len([name for name in names if name in TASKS])
     images.say(f"{ran} tasks ran" if ran else "nothing to do: all is done")

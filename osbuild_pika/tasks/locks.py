@@ -32,6 +32,19 @@ class BusyError(PikaError):
     exit_code = ExitCode.BUSY
 
 
+def is_held(directory: Path) -> bool:
+    """Whether somebody holds the lock of a stamp directory now. Changes nothing."""
+    with disk.explained(str(directory)), contextlib.suppress(FileNotFoundError):
+        fd = os.open(directory / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
 class Holding:
     """Holds the lock in an `async with` block.
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,7 +215,7 @@ def test_the_command_line_shows_what_would_run(
     assert not (place / "tasks").exists()
 
 
-def test_an_interrupted_wait_for_another_process_ends_quietly(place: Path) -> None:
+def test_a_wait_for_another_process_is_told_and_ends_quietly_when_interrupted(place: Path) -> None:
     """It holds the lock that the command line waits for."""
     environment = {
         **os.environ,
@@ -233,8 +232,8 @@ def test_an_interrupted_wait_for_another_process_ends_quietly(place: Path) -> No
             command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
-        assert "IMAGE" in process.stderr.readline()  # the table: it waits soon
-        time.sleep(1)
+        lines = iter(process.stderr.readline, "")
+        assert next(line for line in lines if "waiting for another process" in line)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
