@@ -1,7 +1,8 @@
 """The exit codes are a promise to scripts: they never change."""
 
-import ast
 from pathlib import Path
+
+from syntax import calls
 
 from osbuild_pika.errors import ExitCode, InputError, PikaError
 
@@ -31,12 +32,7 @@ def test_every_error_knows_its_exit_code() -> None:
 
 def test_only_the_command_line_ends_the_process() -> None:
     below = [path for path in PACKAGE.rglob("*.py") if "cli" not in path.parts]
-    ends = [
-        f"{path}:{node.lineno}"
-        for path in below
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "os._exit")
-    ]
+    ends = [end for path in below for end in calls(path, "sys.exit", "exit", "os._exit")]
     # Command lines of their own: both of a guest, what a sandbox runs, the processes of a build
     # and of a workitem.
     of_guests = ("lifecycle.py", "inside/guestreport.py")

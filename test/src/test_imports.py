@@ -1,9 +1,10 @@
 """What is not imported: what is started often takes hardly longer than its imports."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
+
+from syntax import calls
 
 PACKAGE = Path(__file__).parents[2] / "osbuild_pika"
 
@@ -108,10 +109,5 @@ def test_a_check_of_a_definition_does_without_what_reads_images(tmp_path: Path) 
 
 
 def test_nobody_waits_by_a_call_that_fails_above_1023_descriptors() -> None:
-    calls = [
-        f"{path}:{node.lineno}"
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "select.select"
-    ]
-    assert calls == []
+    found = [call for path in PACKAGE.rglob("*.py") for call in calls(path, "select.select")]
+    assert found == []
