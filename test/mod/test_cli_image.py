@@ -3,35 +3,35 @@
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import images
 import pytest
+from commands import ROOT, Commands
 from jsonschema import Draft202012Validator
 
 from osbuild_pika.datadir import data_folder
 from osbuild_pika.image import definition, lock
 
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from osbuild_pika.cli import main; main()")
 NOWHERE = "http://127.0.0.1:9/"
 
 
-def run(place: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
     """The command in a directory, with a mirror at which nobody answers."""
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OSBUILD_PIKA_MIRROR": NOWHERE}
-    known |= {"OSBUILD_PIKA_RUNS": str(place / "runs"), "OSBUILD_PIKA_STORE": str(place / "store")}
-    return subprocess.run(
-        [*COMMAND, *words],
-        cwd=place,
-        env={**known, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+
+    def in_place(place: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        own = {"OSBUILD_PIKA_RUNS": str(place / "runs"), "OSBUILD_PIKA_STORE": f"{place}/store"}
+        return commands.run(place, *words, env={**known, **own, **environment})
+
+    with Commands("jsonschema", "osbuild_pika.image.lock", "yaml") as commands:
+        yield in_place
 
 
 def write(place: Path, text: str = "", is_locked: bool = True) -> None:
@@ -40,7 +40,7 @@ def write(place: Path, text: str = "", is_locked: bool = True) -> None:
         lock.write(images.made_lock(images.define(text)), str(place / "image.lock.json"))
 
 
-def test_init_writes_a_definition_that_is_right(tmp_path: Path) -> None:
+def test_init_writes_a_definition_that_is_right(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path, "init", "web", "--suite", "debian/trixie")
     assert (done.returncode, done.stdout) == (0, "")
     assert len((tmp_path / "image.yaml").read_text().split("\n")) <= 15
@@ -50,21 +50,21 @@ def test_init_writes_a_definition_that_is_right(tmp_path: Path) -> None:
     assert checked.stdout == "ok: web from debian/trixie, not locked yet\n"
 
 
-def test_its_first_line_leads_editors_to_the_schema(tmp_path: Path) -> None:
+def test_its_first_line_leads_editors_to_the_schema(run: Run, tmp_path: Path) -> None:
     run(tmp_path, "init")
     first = (tmp_path / "image.yaml").read_text().split("\n")[0]
     path = first.removeprefix("# yaml-language-server: $schema=")
     assert json.loads(Path(path).read_text())["title"] == "an image definition"
 
 
-def test_init_is_named_after_the_directory(tmp_path: Path) -> None:
+def test_init_is_named_after_the_directory(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "My Web_Server"
     place.mkdir()
     assert run(place, "init").returncode == 0
     assert definition.load(str(place / "image.yaml")).name == "my-web-server"
 
 
-def test_init_replaces_nothing(tmp_path: Path) -> None:
+def test_init_replaces_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "image.yaml").write_text("mine")
     done = run(tmp_path, "init", "web")
     assert done.returncode == 2
@@ -73,13 +73,15 @@ def test_init_replaces_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("Web",), ("web", "--suite", "bookworm"), ("a\nb",)])
-def test_init_refuses_what_is_no_name_or_suite(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_init_refuses_what_is_no_name_or_suite(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     done = run(tmp_path, "init", *words)
     assert (done.returncode, len(done.stderr.split("\n"))) == (2, 2)
     assert not (tmp_path / "image.yaml").exists()
 
 
-def test_check_tells_all_faults_each_on_a_line(tmp_path: Path) -> None:
+def test_check_tells_all_faults_each_on_a_line(run: Run, tmp_path: Path) -> None:
     write(tmp_path, "packges: [a]\nbase: no\n", is_locked=False)
     done = run(tmp_path, "check", "image.yaml")
     assert (done.returncode, done.stderr) == (2, "")
@@ -95,7 +97,7 @@ def write_for(place: Path, text: str) -> None:
     write(place, text, is_locked=False)
 
 
-def test_check_says_what_the_lock_does_not_have(tmp_path: Path) -> None:
+def test_check_says_what_the_lock_does_not_have(run: Run, tmp_path: Path) -> None:
     write(tmp_path)
     assert (
         run(tmp_path, "check", "image.yaml").stdout == "ok: web from debian/bookworm, 2 packages\n"
@@ -106,7 +108,7 @@ def test_check_says_what_the_lock_does_not_have(tmp_path: Path) -> None:
     assert "image.lock.json is not of this definition any more (it is without zsh)" in done.stdout
 
 
-def test_build_and_plan_tell_all_faults_too(tmp_path: Path) -> None:
+def test_build_and_plan_tell_all_faults_too(run: Run, tmp_path: Path) -> None:
     write(tmp_path, "a: 1\nb: 2\n", is_locked=False)
     for verb in ("build", "plan", "lock"):
         done = run(tmp_path, verb)
@@ -116,7 +118,7 @@ def test_build_and_plan_tell_all_faults_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["build", "plan"])
-def test_packages_that_do_not_match_the_lock_end_both(tmp_path: Path, verb: str) -> None:
+def test_packages_that_do_not_match_the_lock_end_both(run: Run, tmp_path: Path, verb: str) -> None:
     write_for(tmp_path, "packages: [zsh]")
     done = run(tmp_path, verb)
     assert done.returncode == 2
@@ -124,14 +126,16 @@ def test_packages_that_do_not_match_the_lock_end_both(tmp_path: Path, verb: str)
 
 
 @pytest.mark.parametrize("words", [("plan",), ("build", "--locked")])
-def test_without_a_lock_some_refuse_and_ask_nobody(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_without_a_lock_some_refuse_and_ask_nobody(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     write(tmp_path, is_locked=False)
     done = run(tmp_path, *words, PATH="/nonexistent")
     text = "there is no image.lock.json: make it with osbuild-pika lock"
     assert (done.returncode, done.stderr) == (2, f"osbuild-pika: error: {text}\n")
 
 
-def test_a_lock_that_answers_stays_without_a_look_at_any_mirror(tmp_path: Path) -> None:
+def test_a_lock_that_answers_stays_without_a_look_at_any_mirror(run: Run, tmp_path: Path) -> None:
     write(tmp_path)
     before = (tmp_path / "image.lock.json").stat()
     done = run(tmp_path, "lock", PATH="/nonexistent")
@@ -140,7 +144,7 @@ def test_a_lock_that_answers_stays_without_a_look_at_any_mirror(tmp_path: Path) 
     assert (tmp_path / "image.lock.json").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_without_apt_the_way_out_is_named(tmp_path: Path) -> None:
+def test_without_apt_the_way_out_is_named(run: Run, tmp_path: Path) -> None:
     write(tmp_path, "keyring: own.gpg", is_locked=False)
     (tmp_path / "own.gpg").write_bytes(b"key")
     done = run(tmp_path, "lock", PATH="/nonexistent")
@@ -148,7 +152,7 @@ def test_without_apt_the_way_out_is_named(tmp_path: Path) -> None:
     assert "apt-get is not on this machine: make the lock where it is" in done.stderr
 
 
-def test_without_a_definition_here_its_writer_is_named(tmp_path: Path) -> None:
+def test_without_a_definition_here_its_writer_is_named(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path, "build")
     assert done.returncode == 2
     assert "there is no image.yaml here: `osbuild-pika init` writes one" in done.stderr

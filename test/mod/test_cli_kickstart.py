@@ -6,34 +6,43 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import images
 import pytest
+from commands import COMMAND, ROOT, Commands
 
 from osbuild_pika.image import kickstart, lock
 
 pytest.importorskip("pykickstart", reason="needs pykickstart")
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from osbuild_pika.cli import main; main()")
+MODULES = (
+    "jsonschema",
+    "osbuild_pika.image.kickstart",
+    "osbuild_pika.image.lock",
+    "pykickstart.handlers.control",
+    "pykickstart.parser",
+)
 WEB = (
     "lang C.UTF-8\npart /\nrootpw --lock\nservices --enabled=nginx\n%packages\nnginx-light\n%end\n"
 )
 BAD = "lang C\ntimezone Nowhere/City\nlogvol /\n"
 
 
-def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(place: Path) -> dict[str, str]:
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OSBUILD_PIKA_MIRROR": "http://127.0.0.1:9/"}
     known |= {"OSBUILD_PIKA_RUNS": str(place / "runs"), "OSBUILD_PIKA_STORE": str(place / "store")}
-    return subprocess.run(
-        [*COMMAND, *words],
-        cwd=place,
-        env=known,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return known
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """The command in a directory, with a mirror at which nobody answers."""
+    with Commands(*MODULES) as commands:
+        yield lambda place, *words: commands.run(place, *words, env=environment(place))
 
 
 def write(place: Path, text: str) -> None:
@@ -43,7 +52,7 @@ def write(place: Path, text: str) -> None:
     lock.write(images.made_lock(asked), str(place / "web.lock.json"))
 
 
-def test_check_tells_what_becomes_of_each_command(tmp_path: Path) -> None:
+def test_check_tells_what_becomes_of_each_command(run: Run, tmp_path: Path) -> None:
     write(tmp_path, WEB)
     done = run(tmp_path, "check", "web.ks")
     assert (done.returncode, done.stderr) == (0, "")
@@ -54,7 +63,7 @@ def test_check_tells_what_becomes_of_each_command(tmp_path: Path) -> None:
     assert done.stdout.endswith("\nok: web from debian/bookworm, 2 packages\n")
 
 
-def test_check_tells_all_faults_each_on_a_line(tmp_path: Path) -> None:
+def test_check_tells_all_faults_each_on_a_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "web.ks").write_text(BAD)
     done = run(tmp_path, "check", "web.ks")
     assert (done.returncode, done.stderr) == (2, "")
@@ -62,7 +71,7 @@ def test_check_tells_all_faults_each_on_a_line(tmp_path: Path) -> None:
     assert "\nweb.ks:3: logvol: an image has no disks" in done.stdout
 
 
-def test_check_in_json_has_the_report(tmp_path: Path) -> None:
+def test_check_in_json_has_the_report(run: Run, tmp_path: Path) -> None:
     (tmp_path / "web.ks").write_text(BAD)
     done = run(tmp_path, "check", "--format", "json", "web.ks")
     found = json.loads(done.stdout)
@@ -72,7 +81,9 @@ def test_check_in_json_has_the_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("build",), ("plan",), ("lock",)])
-def test_the_others_refuse_with_every_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_the_others_refuse_with_every_line(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     (tmp_path / "web.ks").write_text(BAD)
     done = run(tmp_path, *words, "web.ks")
     assert (done.returncode, done.stdout) == (2, "")
@@ -80,7 +91,7 @@ def test_the_others_refuse_with_every_line(tmp_path: Path, words: tuple[str, ...
     assert starts == ["web.ks:2", "web.ks:3"]
 
 
-def test_a_plan_has_the_manifest(tmp_path: Path) -> None:
+def test_a_plan_has_the_manifest(run: Run, tmp_path: Path) -> None:
     write(tmp_path, WEB)
     done = run(tmp_path, "plan", "--manifest", "web.ks")
     assert done.returncode == 0, done.stderr
@@ -90,7 +101,7 @@ def test_a_plan_has_the_manifest(tmp_path: Path) -> None:
     assert "web.ks: 4 honoured, 1 ignored; read as" in done.stderr
 
 
-def test_what_is_left_out_is_warned_of(tmp_path: Path) -> None:
+def test_what_is_left_out_is_warned_of(run: Run, tmp_path: Path) -> None:
     write(tmp_path, WEB)
     (tmp_path / "web.ks").write_text(f"logvol /\n{WEB}")
     done = run(tmp_path, "plan", "web.ks", "--allow-unsupported", "logvol")
@@ -98,7 +109,7 @@ def test_what_is_left_out_is_warned_of(tmp_path: Path) -> None:
     assert "web.ks:1: logvol: left out, as --allow-unsupported says" in done.stderr
 
 
-def test_another_suite_is_another_lock(tmp_path: Path) -> None:
+def test_another_suite_is_another_lock(run: Run, tmp_path: Path) -> None:
     write(tmp_path, WEB)
     done = run(tmp_path, "plan", "web.ks", "--from", "debian/trixie")
     assert done.returncode == 2
@@ -106,7 +117,7 @@ def test_another_suite_is_another_lock(tmp_path: Path) -> None:
     assert run(tmp_path, "check", "web.ks", "--from", "trixie").returncode == 2
 
 
-def test_includes_come_from_their_directory(tmp_path: Path) -> None:
+def test_includes_come_from_their_directory(run: Run, tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/base.ks").write_text("lang C\n")
     (tmp_path / "web.ks").write_text("%include base.ks\n")
