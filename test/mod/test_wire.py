@@ -64,6 +64,7 @@ parts = st.sampled_from(
 nearly = st.recursive(
     parts | st.none() | st.booleans() | st.integers() | st.floats(),
     lambda inner: st.lists(inner) | st.dictionaries(parts, inner),
+    max_leaves=20,
 )
 
 
