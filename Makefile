@@ -38,7 +38,8 @@ test-slow: $(VENV)/.installed ## long crash loops
 	$(BIN)/pytest -m slow
 
 check: $(VENV)/.installed lint ## what a commit must pass: no root, under 60 s
-	$(BIN)/pytest -n auto -m "not slow" test/mod test/src
+	.ci/in-memory $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" \
+		test/mod test/src
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
