@@ -127,43 +127,45 @@ def test_every_record_is_here() -> None:
     assert accepted == STRICTER.keys() | {"accepted-empty-object"}
 
 
-@pytest.mark.parametrize("name", IDS)
-def test_ids_and_what_is_printed_are_upstreams_byte_for_byte(name: str, modules: Modules) -> None:
-    folder = DATA / "ids" / name
-    printed = inspect((folder / "manifest.json").read_bytes(), modules)
-    assert printed == (folder / "inspect.json").read_text()
+def test_ids_and_what_is_printed_are_upstreams_byte_for_byte(modules: Modules) -> None:
+    folders = {name: DATA / "ids" / name for name in IDS}
+    printed = {
+        name: inspect((folder / "manifest.json").read_bytes(), modules)
+        for name, folder in folders.items()
+    }
+    assert printed == {name: (at / "inspect.json").read_text() for name, at in folders.items()}
 
 
-@pytest.mark.parametrize("name", IDS)
-def test_what_has_recorded_ids_can_be_built_save_for_what_is_named(
-    name: str, modules: Modules
-) -> None:
-    data = (DATA / "ids" / name / "manifest.json").read_bytes()
-    assert faults(data, modules) == NOT_BUILT.get(name, [])
+def test_what_has_recorded_ids_can_be_built_save_for_what_is_named(modules: Modules) -> None:
+    data = {name: (DATA / "ids" / name / "manifest.json").read_bytes() for name in IDS}
+    found = {name: faults(each, modules) for name, each in data.items()}
+    assert found == {name: NOT_BUILT.get(name, []) for name in IDS}
 
 
 @pytest.mark.parametrize("is_strict", [False, True])
-@pytest.mark.parametrize("name", [name for name in MANIFESTS if "paths" in INVALID[name]])
 def test_what_upstream_refuses_is_refused_at_the_same_paths(
-    name: str, is_strict: bool, modules: Modules
+    is_strict: bool, modules: Modules
 ) -> None:
-    paths = {ManifestFault(tuple(path), "").place for path in INVALID[name]["paths"]}
-    assert faults(bytes_of(name), modules, is_strict) == sorted(paths)
+    names = [name for name in MANIFESTS if "paths" in INVALID[name]]
+    found = {name: faults(bytes_of(name), modules, is_strict) for name in names}
+    places = {
+        name: {ManifestFault(tuple(path), "").place for path in INVALID[name]["paths"]}
+        for name in names
+    }
+    assert found == {name: sorted(paths) for name, paths in places.items()}
 
 
 @pytest.mark.parametrize("is_strict", [False, True])
-@pytest.mark.parametrize("name", WITHOUT_PATHS)
-def test_what_upstream_refuses_without_a_path_has_one(
-    name: str, is_strict: bool, modules: Modules
-) -> None:
-    assert "paths" not in INVALID[name]
-    assert faults(bytes_of(name), modules, is_strict) == WITHOUT_PATHS[name]
+def test_what_upstream_refuses_without_a_path_has_one(is_strict: bool, modules: Modules) -> None:
+    assert [name for name in WITHOUT_PATHS if "paths" in INVALID[name]] == []
+    found = {name: faults(bytes_of(name), modules, is_strict) for name in WITHOUT_PATHS}
+    assert found == WITHOUT_PATHS
 
 
-@pytest.mark.parametrize("name", STRICTER)
-def test_what_upstream_accepts_is_printed_but_not_built(name: str, modules: Modules) -> None:
-    assert inspect(bytes_of(name), modules) == INVALID[name]["inspect"]
-    assert faults(bytes_of(name), modules) == STRICTER[name]
+def test_what_upstream_accepts_is_printed_but_not_built(modules: Modules) -> None:
+    printed = {name: inspect(bytes_of(name), modules) for name in STRICTER}
+    assert printed == {name: INVALID[name]["inspect"] for name in STRICTER}
+    assert {name: faults(bytes_of(name), modules) for name in STRICTER} == STRICTER
 
 
 def test_a_source_has_the_recorded_id() -> None:

@@ -159,7 +159,13 @@ def test_any_text(text: str) -> None:
     convert(text)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(LINES, max_size=12).map("\n".join))
 def test_any_lines(text: str) -> None:
+    convert(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(st.lists(LINES, max_size=12).map("\n".join))
+def test_many_more_lines(text: str) -> None:
     convert(text)
