@@ -1,7 +1,8 @@
 """Documents against JSON schemas: the format's own, and those of the modules that it names."""
 
+import json
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from osbuild_pika.engine.manifest import FROM_PIPELINE, FROM_SOURCE, Json
@@ -168,10 +169,18 @@ def _make_validator(schema: Schema) -> Any:
     import jsonschema  # 0.2 s: only for who checks a manifest
     from referencing import Registry
 
-    jsonschema.Draft4Validator.check_schema(schema)
+    _check_schema(json.dumps(schema))
     # A registry of our own: without one a `$ref` to a URL would be fetched.
     registry: Registry[Any] = Registry()
     return jsonschema.Draft4Validator(schema, registry=registry)
+
+
+@lru_cache(maxsize=512)
+def _check_schema(text: str) -> None:
+    """Raises SchemaError. Of the same schema only once in a process: it takes most of the time."""
+    import jsonschema
+
+    jsonschema.Draft4Validator.check_schema(json.loads(text))
 
 
 def _object(*required: str, **properties: Schema) -> dict[str, Any]:
