@@ -30,21 +30,22 @@ def inline(cache: Path, items: Any, method: str = "download", **more: Any) -> An
         return service.call(method, arguments, timeout_s=20)
 
 
-@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256", "sha384", "sha512"])
+ALGORITHMS = ("md5", "sha1", "sha256", "sha384", "sha512")
+
+
 @pytest.mark.parametrize("encoding", ["base64", "lzma+base64"])
-def test_inline_content_is_decoded_and_verified(
-    algorithm: str, encoding: str, tmp_path: Path
-) -> None:
+def test_inline_content_is_decoded_and_verified(encoding: str, tmp_path: Path) -> None:
     content = b"hello\0\xff" * 1000
     data = lzma.compress(content) if "lzma" in encoding else content
-    checksum = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
-    items = {checksum: {"encoding": encoding, "data": base64.b64encode(data).decode()}}
-    reply = inline(tmp_path, items)
-    assert reply["success"]
-    path = tmp_path / "org.osbuild.files" / checksum
-    assert path.read_bytes() == content
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert inline(tmp_path, items)["results"][0]["metadata"]["cached"]
+    checksums = [f"{name}:{hashlib.new(name, content).hexdigest()}" for name in ALGORITHMS]
+    item = {"encoding": encoding, "data": base64.b64encode(data).decode()}
+    items = dict.fromkeys(checksums, item)
+    assert inline(tmp_path, items)["success"]
+    paths = [tmp_path / "org.osbuild.files" / checksum for checksum in checksums]
+    assert {path.name: path.read_bytes() for path in paths} == dict.fromkeys(checksums, content)
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o644}
+    again = inline(tmp_path, items)["results"]
+    assert [bool(each["metadata"]["cached"]) for each in again] == [True] * len(ALGORITHMS)
 
 
 BAD = [
