@@ -344,6 +344,6 @@ def test_harness_sees_each_sync_that_is_missing(
     run = Run(next(fresh), nothing)
     run.process = Forgetful(run.recorder)
     run.process.forgets = forgets
-    tally = Tally(next(fresh), every=3)
+    tally = Tally(next(fresh), every=8)
     tally.play(run, script)
     assert tally.kinds[kind] > 0

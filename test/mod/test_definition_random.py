@@ -23,7 +23,7 @@ SCALARS = st.one_of(
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(KEYS, inner)),
-    max_leaves=8,
+    max_leaves=5,
 )
 
 
@@ -45,7 +45,7 @@ def test_any_yaml(text: str) -> None:
     assert is_read(text.encode())
 
 
-@given(st.dictionaries(KEYS, VALUES, max_size=5))
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_any_mapping(value: Any) -> None:
     text = yaml.safe_dump({"name": "web", "from": "debian/bookworm", **value}, allow_unicode=True)
     assert is_read(text.encode("utf-8", "replace"))
