@@ -39,10 +39,16 @@ Name=eth0
 Unmanaged=yes
 """
 # Where /sys can be written, networkd waits for udev to name the links. Without udev in the image
-# it would wait for ever, and an unprivileged container's /sys can be written.
+# it would wait for ever, and an unprivileged container's /sys can be written. A mount of its own:
+# beside networkd's other limits, systemd 257 does not heed ReadOnlyPaths= of /sys.
 NO_UDEV = """\
 [Service]
-ReadOnlyPaths=/sys
+BindReadOnlyPaths=/sys
+"""
+# A container is never let load modules, and where there is no libkmod even a list of none fails.
+MODULES = """\
+[Unit]
+ConditionVirtualization=!container
 """
 # A guest may have no network, and what waits for one should not wait for long then.
 ONLINE = """\
@@ -112,6 +118,9 @@ def make(tree: Path, options: Mapping[str, Any]) -> str:
     """Returns what was done. Raises StageError."""
     if not intree.has_program(tree, "systemctl"):
         raise StageError("the tree has no systemd: add the package, or set init to none")
+    if units.has(tree, "systemd-modules-load.service"):
+        drop_in = f"{UNITS}/systemd-modules-load.service.d/pika-cloud.conf"
+        files.write(tree, drop_in, MODULES.encode())
     enabled = [*_network(tree, options), *_ssh(tree)]
     if options.get("lifecycle", True):
         enabled += _report(tree, options.get("ready") or {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,25 @@ def test_a_network_that_a_definition_gave_stays(tree: Path) -> None:
     path.write_text("mine\n")
     make(tree)
     assert path.read_text() == "mine\n"
+
+
+def test_networkd_waits_for_udev_only_where_there_is_one(tree: Path) -> None:
+    make(tree)
+    drop_in = unit(tree, "systemd-networkd.service.d/pika-cloud.conf")["Service"]
+    assert dict(drop_in) == {"BindReadOnlyPaths": "/sys"}
+    shutil.rmtree(tree / "usr/lib/systemd/system/systemd-networkd.service.d")
+    (tree / "usr/lib/systemd/system/systemd-udevd.service").touch()
+    make(tree)
+    assert not (tree / "usr/lib/systemd/system/systemd-networkd.service.d").exists()
+
+
+def test_no_kernel_module_is_a_containers_to_load(tree: Path) -> None:
+    make(tree)
+    assert not (tree / "usr/lib/systemd/system/systemd-modules-load.service.d").exists()
+    (tree / "usr/lib/systemd/system/systemd-modules-load.service").touch()
+    make(tree)
+    drop_in = unit(tree, "systemd-modules-load.service.d/pika-cloud.conf")["Unit"]
+    assert dict(drop_in) == {"ConditionVirtualization": "!container"}
 
 
 def test_without_a_network_eth0_is_left_alone(tree: Path) -> None:
