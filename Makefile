@@ -8,7 +8,8 @@ TEST_PROGRAMS := git:git strace:strace nix-build:nix-bin qemu-img:qemu-utils mkf
 	mkfs.xfs:xfsprogs xz:xz-utils losetup:mount unshare:util-linux systemd-analyze:systemd \
 	bwrap:bubblewrap newuidmap:uidmap mksquashfs:squashfs-tools zstd:zstd sfdisk:fdisk \
 	openssl:openssl setpriv:util-linux ip:iproute2 apt-ftparchive:apt-utils dpkg-deb:dpkg \
-	gpg:gpg gpgv:gpgv setcap:libcap2-bin setfacl:acl bzip2:bzip2 lz4:lz4 taskset:util-linux \
+	gpg:gpg gpg-agent:gpg-agent gpgv:gpgv setcap:libcap2-bin setfacl:acl bzip2:bzip2 lz4:lz4 \
+	taskset:util-linux \
 	mmdebstrap:mmdebstrap busybox:busybox-static faketime:faketime dnsmasq:dnsmasq-base \
 	curl:curl s6-svscan:s6 execlineb:execline
 DEMO_PROGRAMS := bwrap:bubblewrap newuidmap:uidmap unshare:util-linux mksquashfs:squashfs-tools \
