@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,21 @@ def _zone_problem(zone: str) -> str:
     """What is wrong with a time zone, by the zones that this machine knows; "" if nothing."""
     is_name = re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z][A-Za-z0-9_+-]*){0,2}", zone)
     folders = [Path(each) for each in zoneinfo.TZPATH if Path(each, "Europe").is_dir()]
-    if is_name and (not folders or any((each / zone).is_file() for each in folders)):
+    if is_name and (not folders or any(_has_zone(each, zone) for each in folders)):
         return ""
     near = did_you_mean(zone, sorted(zoneinfo.available_timezones())) if is_name else ""
     return f"{shown(zone)} is no time zone{near or ': write one such as Europe/Berlin'}"
+
+
+def _has_zone(folder: Path, zone: str) -> bool:
+    """Whether a folder of time zones has one, or knows the old name of one: since Debian 13 old
+    names such as US/Eastern are files of a package of their own."""
+    if (folder / zone).is_file():
+        return True
+    with suppress(OSError, UnicodeDecodeError):
+        links = (folder / "tzdata.zi").read_text().split("\n")
+        return any(line.startswith("L ") and line.endswith(f" {zone}") for line in links)
+    return False
 
 
 def timesource(draft: Draft, at: int, data: Data) -> None:

@@ -68,7 +68,8 @@ def set_zone(tree: Path, zone: str) -> None:
         raise StageError(f"{ascii(zone)[:80]} is no time zone such as Europe/Berlin")
     if zone != "UTC" and not os.path.isfile(resolve(tree, f"{ZONES}/{zone}")):
         raise StageError(
-            f"{zone}: not in the tree's {ZONES}; add the package tzdata, or see its names"
+            f"{zone}: not in the tree's {ZONES}; add the package tzdata (since Debian 13 "
+            "tzdata-legacy for old names such as US/Eastern), or see its names"
         )
     files.link(tree, "/etc/localtime", f"..{ZONES}/{zone}")
     if os.path.isfile(resolve(tree, "/etc/timezone")):  # Debian keeps the name here, too

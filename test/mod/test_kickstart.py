@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,19 @@ def test_what_cannot_be_done_is_refused_unless_allowed(name: str) -> None:
     found = kickstart.convert(text, "web.ks", frozenset({name}))
     assert found.definition.locale == "C"
     assert [each.verdict for each in found.report.entries] == ["warning", "honoured"]
+
+
+def test_old_names_of_zones_are_known_where_they_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "Europe").mkdir()
+    (tmp_path / "Europe/Berlin").touch()
+    (tmp_path / "tzdata.zi").write_text("Z Europe/Berlin 1\nL America/New_York US/Eastern\n")
+    zoneinfo.reset_tzpath(to=[tmp_path])
+    try:
+        assert made("timezone US/Eastern").timezone == "US/Eastern"
+        assert made("timezone Europe/Berlin").timezone == "Europe/Berlin"
+        assert faults("timezone Eastern")
+    finally:
+        zoneinfo.reset_tzpath()
 
 
 @pytest.mark.parametrize("name", ["%pre", "%pre-install", "%onerror", "%traceback", "%bogus"])

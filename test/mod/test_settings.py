@@ -70,6 +70,8 @@ def test_what_is_no_time_zone_is_refused(zone: str, tmp_path: Path) -> None:
 def test_a_zone_has_to_be_in_the_tree(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="tzdata"):
         settings.set_zone(tmp_path, "Europe/Berlin")
+    with pytest.raises(StageError, match="tzdata-legacy for old names"):
+        settings.set_zone(tmp_path, "US/Eastern")
     (tmp_path / "usr/share/zoneinfo/Europe").mkdir(parents=True)
     (tmp_path / "usr/share/zoneinfo/Europe/Berlin").touch()
     (tmp_path / "etc").mkdir()
