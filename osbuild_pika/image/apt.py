@@ -142,8 +142,9 @@ def _stanza(source: AptSource, keyring: str) -> str:
 _UNSIGNED = r"NO_PUBKEY|public key is not available|Missing key"
 _BAD_SIGNATURE = r"BADSIG|invalid signature|not valid: |EXPKEYSIG|REVKEYSIG|Splitting up"
 _DOWN = r"connect|resolve|timed out|unreachable|onnection failed|reset by peer"
+_NEWER = "install a newer keyring package, or give a `keyring:`"
 _MEANINGS = (
-    (_UNSIGNED, "no key of the keyring signed it", False),
+    (_UNSIGNED, f"no key of the keyring signed it: {_NEWER}", False),
     (_BAD_SIGNATURE, "its signature is bad", False),
     (r"is not signed|unauthenticated", "it is not signed", False),
     (r"is expired|is not valid yet", "its Release file is out of date", False),
