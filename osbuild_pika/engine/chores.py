@@ -80,7 +80,7 @@ def probe(asked: Answer) -> Answer:
     if not found.get("root", "not tried"):
         with _told(found, "namespace"), UserNamespace(ids) as space:
             command = ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "true"]
-            run_inside([*space.enter_argv(), *command], "/", ())
+            run_inside([*space.enter_argv(), *namespace.OWN_PROC, *command], "/", ())
     if not found.get("namespace", "not tried") and os.path.isdir(asked["store"]):
         with _told(found, "store"):
             store = Store(asked["store"], Access(ids.base, _inside), lambda _: None)

@@ -22,6 +22,9 @@ from osbuild_pika.errors import HostError
 
 COUNT = 65536
 ROOT_BASE = 1_900_000_000  # for root without an entry in /etc/subuid
+# What to put before bubblewrap. It looks its child up in /proc, by the number that the child has in
+# the namespace; if that is not there it ends, and its child waits for ever.
+OWN_PROC = ("unshare", "--mount-proc", "--")
 _START_S = 5.0  # for nsenter to start a command
 # Its arguments: process, its uid and gid, first id, number of ids.
 _MAP = 'read go; newuidmap "$0" 0 "$1" 1 1 "$3" "$4" && newgidmap "$0" 0 "$2" 1 1 "$3" "$4"'

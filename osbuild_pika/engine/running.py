@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from osbuild_pika.engine import sandbox as sandboxes
-from osbuild_pika.engine.namespace import UserNamespace
+from osbuild_pika.engine.namespace import OWN_PROC, UserNamespace
 from osbuild_pika.engine.processes import children, signal_children
 from osbuild_pika.engine.sandbox import Sandbox
 from osbuild_pika.engine.stageapi import StageApi, StageException
@@ -23,9 +23,6 @@ from osbuild_pika.errors import HostError
 CHUNK = 64 * 1024  # bytes of output that are taken at once
 DYING_S = 2.0  # for the output of a stage to end after it did
 START_S = 5.0  # for bubblewrap to start the first process of the sandbox
-
-# Bubblewrap (0.8) looks its child up in /proc, by the number that the child has in the namespace.
-_OWN_PROC = ("unshare", "--mount-proc", "--")
 
 EndedBy = Literal["itself", "stop", "total timeout", "idle timeout"]
 
@@ -170,7 +167,7 @@ def _started(namespace: UserNamespace, sandbox: Sandbox) -> Iterator[_Process]:
     try:
         program, *rest = sandboxes.argv(sandbox, status.theirs)
         popen = namespace.popen(
-            [*_OWN_PROC, _find(program), *rest],
+            [*OWN_PROC, _find(program), *rest],
             stdin=subprocess.DEVNULL,
             stdout=output.theirs,
             stderr=subprocess.STDOUT,

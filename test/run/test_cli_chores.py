@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import builds
@@ -76,6 +78,16 @@ def test_doctor_says_that_this_host_can_build(place: Place) -> None:
     assert {line.split()[0] for line in done.stdout.splitlines()} <= {"ok", "note"}
     found = {each["name"] for each in json.loads(call("doctor", "--json").stdout)["checks"]}
     assert {"programs", "subordinate ids", "namespaces", "sandbox", "overlay", "room"} <= found
+
+
+def test_doctor_answers_where_few_processes_are_seen(place: Place) -> None:
+    alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    doctor = (sys.executable, "-c", "from osbuild_pika.cli import main; main()", "doctor")
+    apart = ("sh", "-c", 'echo 1000 > /proc/sys/kernel/ns_last_pid; "$@"', "sh")
+    done = subprocess.run(
+        [*alone, *apart, *doctor], capture_output=True, text=True, check=False, timeout=builds.TIMEOUT_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_doctor_says_why_this_host_cannot_build(
