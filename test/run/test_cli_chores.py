@@ -85,7 +85,11 @@ def test_doctor_answers_where_few_processes_are_seen(place: Place) -> None:
     doctor = (sys.executable, "-c", "from osbuild_pika.cli import main; main()", "doctor")
     apart = ("sh", "-c", 'echo 1000 > /proc/sys/kernel/ns_last_pid; "$@"', "sh")
     done = subprocess.run(
-        [*alone, *apart, *doctor], capture_output=True, text=True, check=False, timeout=builds.TIMEOUT_S
+        [*alone, *apart, *doctor],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=builds.TIMEOUT_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
