@@ -140,7 +140,10 @@ def _stanza(source: AptSource, keyring: str) -> str:
 
 # The first that is found decides: (what apt says, what that means, whether the input is wrong).
 _UNSIGNED = r"NO_PUBKEY|public key is not available|Missing key"
-_BAD_SIGNATURE = r"BADSIG|invalid signature|not valid: |EXPKEYSIG|REVKEYSIG|Splitting up"
+# By gpgv; by sqv, which is what apt has asked since Debian 13.
+_BAD_SIGNATURE = (
+    r"BADSIG|invalid signature|not valid: |EXPKEYSIG|REVKEYSIG|Splitting up|been manipulated"
+)
 _DOWN = r"connect|resolve|timed out|unreachable|onnection failed|reset by peer"
 _NEWER = "install a newer keyring package, or give a `keyring:`"
 _MEANINGS = (
