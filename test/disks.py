@@ -7,6 +7,7 @@ its /proc/<pid>/root: nobody else sees them, and they are gone with it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from osbuild_pika.engine import namespace
 
 
 def can_mount() -> bool:
@@ -24,6 +27,25 @@ def can_mount() -> bool:
 
 
 NEEDS_MOUNT = pytest.mark.skipif(not can_mount(), reason="needs root that may mount")
+
+
+@contextlib.contextmanager
+def own_mounts() -> Iterator[None]:
+    """What this thread and its children mount inside the block, nobody else sees: neither tests
+    beside us, nor a process that keeps a copy of all mounts for longer than we want ours.
+
+    Needs root that may mount.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    place = os.getcwd()
+    namespace.private_mounts()
+    try:
+        yield
+    finally:
+        assert libc.setns(before, 0) == 0, os.strerror(ctypes.get_errno())
+        os.chdir(place)
+        os.close(before)
 
 
 @contextlib.contextmanager

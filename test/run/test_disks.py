@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import own_mounts
 from modules import needs, output_of, run
 
 from osbuild_pika.datadir import data_folder
@@ -62,9 +63,10 @@ class Host:
 
 @pytest.fixture(name="host")
 def fixture_host(tmp_path: Path) -> Iterator[Host]:
-    with ServiceManager() as services:
-        yield Host(tmp_path, services)
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    with own_mounts():
+        with ServiceManager() as services:
+            yield Host(tmp_path, services)
+        assert str(tmp_path) not in Path("/proc/thread-self/mountinfo").read_text()
     assert str(tmp_path) not in backing_files()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import builds
+import disks
 import guests
 import kills
 import pytest
@@ -255,11 +256,12 @@ def full(desk: Desk) -> Iterator[Path]:
     """The directory of the answers, on a disk that is full."""
     out = desk.directory / "out"
     out.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(out)], check=True)
-    shutil.copy("/dev/null", out / "fill")
-    subprocess.run(["dd", "if=/dev/zero", f"of={out}/fill"], capture_output=True, check=False)
-    yield out
-    subprocess.run(["umount", str(out)], check=True)
+    with disks.own_mounts():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(out)], check=True)
+        shutil.copy("/dev/null", out / "fill")
+        subprocess.run(["dd", "if=/dev/zero", f"of={out}/fill"], capture_output=True, check=False)
+        yield out
+        subprocess.run(["umount", str(out)], check=True)
 
 
 def test_an_answer_that_finds_no_space_is_given_later_and_once(desk: Desk, full: Path) -> None:
