@@ -111,6 +111,11 @@ def processes(marker: str) -> list[int]:
 def main() -> None:
     job = Job(**json.load(sys.stdin))
     directory = Path(job.directory)
+    # Now, as the user may have no right to read our Python.
+    import shutil  # noqa: F401
+    import socket  # noqa: F401
+    import tempfile  # noqa: F401
+
     from osbuild_pika.engine import area, buildroot, namespace, running  # noqa: F401
 
     if not (directory / "etc").exists():
