@@ -18,8 +18,10 @@ from osbuild_pika.sources import UNVERIFIED, is_checksum
 
 @contextlib.contextmanager
 def reading(directory: str) -> Iterator[None]:
-    """While nobody deletes fetched content. Waits for a collection to end."""
-    with _locked(directory, fcntl.LOCK_SH):
+    """While nobody deletes fetched content. Waits for a collection to end. Raises HostError."""
+    with contextlib.ExitStack() as stack:
+        with disk.explained(directory):
+            stack.enter_context(_locked(directory, fcntl.LOCK_SH))
         yield
 
 
