@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -54,7 +55,7 @@ def check(profile: str, action: str, done: Done) -> None:
         raise CommandError(profile, action, done.returncode, done.stderr)
 
 
-class Steered:
+class Steered(ABC):
     """What backends have in common: settings, None for this machine's, and what runs programs."""
 
     default_settings: ClassVar[Callable[[], Any]]
@@ -66,6 +67,6 @@ class Steered:
     def is_running(self, profile: str) -> bool:
         return bool(self.state(profile).is_up)
 
+    @abstractmethod
     def state(self, profile: str) -> State:
         """All that is known of a service: each backend asks in its own way."""
-        raise NotImplementedError
