@@ -53,7 +53,7 @@ bench: $(VENV)/.installed ## measure the lifecycle, its service, and builds as r
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/image.py
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: setup.cfg pyproject.toml bin/osbuild-pika
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages -:python3-venv
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'

@@ -13,11 +13,12 @@ from bench.writers import BenchError, check_log
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "osbuild_pika/lifecycle.py"
+# What installing puts into a bin directory, with the package found as one that is installed.
+INSTALLED = ROOT / "bin/osbuild-pika"
 STAND_IN = ROOT / "bench/standin.py"
-# The interpreter itself: a shim or a launcher in front of it would be measured as well.
-PYTHON = str(Path(sys.executable).resolve())
+PYTHON = sys.executable  # of the environment that installing would use
 ISOLATED = ("-I", "-S")
-ENVIRONMENT = {"PATH": os.defpath, **slowdisk.variables()}
+ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), **slowdisk.variables()}
 WARM_UP = 2  # calls of each that fill the page cache
 
 
@@ -35,17 +36,20 @@ def make_calls(directory: Path, original_helper: Path | None) -> list[Call]:
 
     original_helper: the original's program; None for the stand-in beside this file.
     """
-    calls = []
+
+    def make(name: str, *program: str | Path) -> Call:
+        place = directory / name.replace(" ", "")
+        place.mkdir()
+        words = ("--kind", "ready", "--message", "up", "--details-json", '{"port": 22}')
+        log = ("event", "--events-path", str(place / "events.jsonl"))
+        return Call(name, (PYTHON, *map(str, program), *log, *words), place)
+
+    calls = [make("installed", INSTALLED, "lifecycle")]
     for flags in ((), ISOLATED):
         suffix = "".join(f" {flag}" for flag in flags)
         calls.append(Call(f"python{suffix}", (PYTHON, *flags, "-c", "pass"), None))
         for name, program in (("original", original_helper or STAND_IN), ("ours", OURS)):
-            place = directory / f"{name}{suffix}".replace(" ", "")
-            place.mkdir()
-            words = ("--kind", "ready", "--message", "up", "--details-json", '{"port": 22}')
-            log = ("event", "--events-path", str(place / "events.jsonl"))
-            arguments = (PYTHON, *flags, str(program), *log, *words)
-            calls.append(Call(f"{name}{suffix}", arguments, place))
+            calls.append(make(f"{name}{suffix}", *flags, program))
     return calls
 
 
@@ -78,10 +82,15 @@ def time_one(call: Call) -> float:
 
 
 def summarize(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Medians in milliseconds, and the median of ours/original of the same round."""
+    """Medians in milliseconds, and by name the median of that call's ratio to the original's."""
     medians = {name: statistics.median(spent) for name, spent in times.items()}
+    isolated = "".join(f" {flag}" for flag in ISOLATED)
     ratios = {}
-    for suffix in ("", "".join(f" {flag}" for flag in ISOLATED)):
-        pairs = zip(times[f"ours{suffix}"], times[f"original{suffix}"], strict=True)
-        ratios[f"ours/original{suffix}"] = statistics.median(a / b for a, b in pairs)
+    for name, original in (
+        ("installed", "original"),
+        ("ours", "original"),
+        (f"ours{isolated}", f"original{isolated}"),
+    ):
+        pairs = zip(times[name], times[original], strict=True)
+        ratios[name] = statistics.median(a / b for a, b in pairs)
     return {"median_ms": medians, "ratio": ratios}
