@@ -23,7 +23,7 @@ import time
 
 TYPE_CHECKING = False  # spares the guest 5 ms: typing is for the type checker alone
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeVar, Union
 
     StrPath = Union[str, os.PathLike[str]]
@@ -83,6 +83,7 @@ class LifecycleError(Exception):
 # is one stage. The work in it is done by a module of CPython, which does what is right alone as
 # well. For what is wrong, and where that module is not there, the package itself is asked.
 _SPACE = " \t\n\r"
+_ENCODERS: list[Any] = []  # of write_json, by is_ascii
 
 
 class JsonReader:
@@ -121,13 +122,8 @@ class JsonReader:
     def _read_by_the_package(self, text: str) -> Any:
         import json
 
-        return json.loads(
-            text,
-            object_pairs_hook=self.object_pairs_hook,
-            parse_float=self.parse_float,
-            parse_int=self.parse_int,
-            parse_constant=self.parse_constant,
-        )
+        hooks = ("object_pairs_hook", "parse_float", "parse_int", "parse_constant")
+        return json.loads(text, **{name: getattr(self, name) for name in hooks})
 
 
 read_json = JsonReader().read
@@ -136,9 +132,11 @@ read_json = JsonReader().read
 def write_json(value: Any, is_ascii: bool = True) -> str:
     """Encode a value as json.dumps does. Raises TypeError, ValueError or RecursionError."""
     try:
-        quote = _json.encode_basestring_ascii if is_ascii else _json.encode_basestring
-        encode = _json.make_encoder({}, None, quote, None, ": ", ", ", False, False, True)
-        return "".join(encode(value, 0))
+        if not _ENCODERS:
+            quotes = _json.encode_basestring, _json.encode_basestring_ascii
+            rest = (None, ": ", ", ", False, False, True)
+            _ENCODERS.extend([_json.make_encoder(None, None, quote, *rest) for quote in quotes])
+        return "".join(_ENCODERS[is_ascii](value, 0))
     except Exception:  # as in JsonReader.read
         import json
 
@@ -291,10 +289,11 @@ def check_details(value: Any, depth: int = 0) -> None:
             fault = f"give the key {value.duplicates[0]!a} twice"
         elif isinstance(value, dict):
             for key in value:
-                _check_text("a key of details", key)
+                if type(key) is not str or not key.isascii():
+                    _check_text("a key of details", key)
             value = value.values()
         for item in () if fault else value:
-            if type(item) is not str or not item.isascii():  # most are such text: spares a call
+            if type(item) is not str or not item.isascii():  # most is such text: spares a call
                 check_details(item, depth + 1)
     elif isinstance(value, int):  # so is a bool
         fault = "" if -(2**63) <= value < 2**64 else "hold an integer beyond 64 bits"
@@ -396,11 +395,15 @@ def _document(head: dict[str, Any], details: Any) -> dict[str, Any]:
     """The fields of a document in schema order; those that are None are left out."""
     _check_text("message", head["message"], MAX_MESSAGE)
     check_details(details)
-    size = len(write_json(details))
-    if size > MAX_DETAILS:
-        raise LifecycleError("TooLarge", f"details have {size} bytes; at most {MAX_DETAILS}")
     fields = {"schema_version": SCHEMA_VERSION, **head, "details": details}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _check_size(document: bytes, details: Any) -> None:
+    """Refuse details that are too large. document: what holds them, encoded."""
+    size = len(document) if len(document) <= MAX_DETAILS else len(write_json(details))
+    if size > MAX_DETAILS:
+        raise LifecycleError("TooLarge", f"details have {size} bytes; at most {MAX_DETAILS}")
 
 
 def _event_body(kind: str, message: str, details: Any, boot: str | None) -> bytes:
@@ -408,6 +411,7 @@ def _event_body(kind: str, message: str, details: Any, boot: str | None) -> byte
     _check_known("kind", kind, STATES)
     head = {"kind": kind, "timestamp": _now(), "message": message, "boot_id": boot}
     body = write_json(_document(head, details))[:-1].encode()
+    _check_size(body, details)
     if len(body) > MAX_EVENT - 40:  # 40 bytes: the seq and the end of the line
         raise LifecycleError("TooLarge", f"event has {len(body)} bytes; at most {MAX_EVENT - 40}")
     return body
@@ -586,8 +590,12 @@ def lock_file(fd: int, timeout_s: float) -> bool:
     them; so a thread queues for us. If we give up, it lives on until it gets the lock, and
     drops it with its own descriptor; so the caller has to close `fd` then.
     """
-    is_over = _thread.allocate_lock()
-    errors: list[OSError] = []
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        is_over = _thread.allocate_lock()
+        errors: list[OSError] = []
 
     def queue(queued: int) -> None:
         try:
@@ -598,12 +606,8 @@ def lock_file(fd: int, timeout_s: float) -> bool:
             os.close(queued)
             is_over.release()
 
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        is_over.acquire()
-        _thread.start_new_thread(queue, (os.dup(fd),))
+    is_over.acquire()
+    _thread.start_new_thread(queue, (os.dup(fd),))
     if not is_over.acquire(timeout=max(0.0, timeout_s)):
         return False
     if errors:
@@ -658,7 +662,7 @@ class _Files:
             fd, _ = self.open(path)
             try:
                 self.lock(fd, path)
-                if self.is_at(fd, path):
+                if self.is_at(self.system.fstat(fd), path):
                     return fd
             except BaseException:
                 self.system.close(fd)
@@ -670,9 +674,9 @@ class _Files:
             message = f"locked by another process; not free within {self._lock_timeout_s:g} s"
             raise LifecycleError("LockTimeout", f"{printable(path)}: {message}")
 
-    def is_at(self, fd: int, path: str) -> bool:
+    def is_at(self, file: os.stat_result, path: str) -> bool:
         try:
-            return os.path.samestat(self.system.fstat(fd), self.system.lstat(path))
+            return os.path.samestat(file, self.system.lstat(path))
         except FileNotFoundError:
             return False
 
@@ -750,7 +754,7 @@ class _Files:
             self.system.fsync(fd)
             self.system.replace(temporary, path)
         except BaseException:
-            if self.is_at(fd, temporary):
+            if self.is_at(self.system.fstat(fd), temporary):
                 self.system.unlink(temporary)
             raise
         finally:
@@ -772,8 +776,9 @@ class _EventLog:
         self._paths = paths
         self._files = files
         self._system = files.system
-        self._lock_fd = -1
-        self._fd = -1
+        self._lock_fd = self._fd = -1
+        self._lock_file = self._file = os.stat_result((0,) * 10)  # what they are
+        self._is_long = False  # the sequence file: longer than a writer of ours leaves it
         self._is_first = False  # an empty log: no seq was used up before
         self._poison = ""  # why there is no going on
         self._forget()
@@ -781,7 +786,7 @@ class _EventLog:
     def _forget(self) -> None:
         self._base = 0  # the highest seq that is used up
         self._last: dict[str, Any] | None = None  # kind and seq of our own last event, if no end
-        self._left: tuple[bytes, int] | None = None  # how we left (sequence file, log's size)
+        self._left: tuple[bytes, int] | None = None  # what is there (sequence file, log's size)
         self._mark = b""  # what stood at the log's end then: it is still the same log
         self._has_events = False
 
@@ -824,15 +829,17 @@ class _EventLog:
         try:
             if self._lock_fd >= 0:
                 files.lock(self._lock_fd, paths.seq)
-                if not files.is_at(self._lock_fd, paths.seq):
+                if not files.is_at(self._lock_file, paths.seq):
                     self.close()
             if self._lock_fd < 0:
                 files.check_regular(paths.events)  # before a sequence file is left beside it
                 self._lock_fd = files.open_locked(paths.seq)
-            if self._fd >= 0 and not files.is_at(self._fd, paths.events):
+                self._lock_file = self._system.fstat(self._lock_fd)
+            if self._fd >= 0 and not files.is_at(self._file, paths.events):
                 self._close_log()
             if self._fd < 0:
                 self._fd, is_new = files.open(paths.events, os.O_APPEND)
+                self._file = self._system.fstat(self._fd)
         except BaseException:
             self.close()  # a thread that still waits for the lock must not get it for us
             raise
@@ -868,10 +875,11 @@ class _EventLog:
 
     def _look(self, is_new: bool) -> None:
         """Find the last event and the highest seq; cut what a dead writer left."""
-        seq_text = self._files.read_at(self._lock_fd, 0, 64)
+        seq_text = self._system.pread(self._lock_fd, 64, 0)
         size = self._system.fstat(self._fd).st_size
         if self._left == (seq_text, size):
             return
+        self._is_long = len(seq_text) > 21
         used, in_flight = parse_seq(seq_text)
         news = self._news(size)
         is_ours = len(seq_text) == 21 and not in_flight  # no older helper leaves 21 bytes
@@ -957,9 +965,9 @@ class _EventLog:
 
         bodies: from _event_body, of these kinds. All are taken or, on any error, none.
         """
-        size = self._system.fstat(self._fd).st_size
+        size = self._left[1] if self._left else self._system.fstat(self._fd).st_size
         first, last = self._base + 1, self._base + len(bodies)
-        data = b"".join(b'%s, "seq": %d}\n' % (body, first + n) for n, body in enumerate(bodies))
+        data = b"".join([b'%s, "seq": %d}\n' % (body, first + n) for n, body in enumerate(bodies)])
         if last > MAX_SEQ or (size + len(data) > MAX_LOG and not {*kinds} <= {*_ENDS}):
             what = "seqs" if last > MAX_SEQ else f"{MAX_LOG} bytes"
             message = f"{printable(self._paths.events)}: all {what} are used up"
@@ -986,8 +994,9 @@ class _EventLog:
         text = encode_seq(self._base, False)
         try:
             if self._system.pwrite(self._lock_fd, text, 0) == len(text):
-                if self._system.fstat(self._lock_fd).st_size != len(text):
+                if self._is_long:
                     self._system.ftruncate(self._lock_fd, len(text))
+                    self._is_long = False
                 self._left = (text, size)
         except OSError:
             self._left = None
@@ -1029,6 +1038,7 @@ class _EventLog:
             self._files.replace(self._paths.events, data, mode=mode)
             self._close_log()
             self._fd, _ = self._files.open(self._paths.events, os.O_APPEND)
+            self._file = self._system.fstat(self._fd)
         self._forget()
         return len(bad)
 
@@ -1107,12 +1117,12 @@ class Journal:
 
     def append_encoded(self, bodies: Sequence[bytes], kinds: Sequence[str]) -> tuple[int, int]:
         """Append what `encode` made, with one batch's syncs for all; see append_many."""
-        size = sum(len(body) + 40 for body in bodies)
+        size = sum(map(len, bodies)) + 40 * len(bodies)
         if not bodies:
             raise LifecycleError("InvalidArgument", "no events are given")
         if size > MAX_BATCH:
             raise LifecycleError("TooLarge", f"{size} bytes of events at once; at most {MAX_BATCH}")
-        is_end = all(kind in _ENDS for kind in kinds)
+        is_end = {*kinds} <= {*_ENDS}
         with _Naming(self.paths.events), self._log as log:
             if self._strict:
                 last, _ = log.ending()
@@ -1218,6 +1228,7 @@ class Journal:
         """Write a document. check: what is to be refused, under its lock, with strict."""
         path = getattr(self.paths, kind)
         data = write_json_lines(fields).encode() + b"\n"
+        _check_size(data, fields.get("details"))
         check = check if self._strict else None
         with _Naming(path):
             self._with_reserve(lambda: self._files.replace(path, data, check), is_terminal)
@@ -1336,13 +1347,6 @@ def _option(given: str, known: Sequence[str]) -> str:
     return fitting[0]
 
 
-def _value(given: str, words: Iterator[str]) -> str:
-    for word in words:
-        return word
-    message = f"option {printable(given[:200])} requires argument; see --help"
-    raise LifecycleError("InvalidArgument", message)
-
-
 def _take_options(argv: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """Values by option, as getopt would take them: `--name VALUE` and `--name=VALUE`.
 
@@ -1356,7 +1360,10 @@ def _take_options(argv: Sequence[str], known: Sequence[str]) -> dict[str, str]:
             raise LifecycleError("InvalidArgument", message)
         given, equals, value = ("--help" if word == "-h" else word).partition("=")
         name = _option(given, known)
-        found[name] = value if equals or name == "help" else _value(given, words)
+        found[name] = value if equals or name == "help" else next(words, "\0")
+        if found[name] == "\0":  # which no argument can hold
+            message = f"option {printable(given[:200])} requires argument; see --help"
+            raise LifecycleError("InvalidArgument", message)
     return found
 
 
