@@ -10,7 +10,6 @@ into a pipe, and no name of an archive becomes a path. What is wrong with the fi
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 from osbuild_pika.errors import InputError
@@ -50,7 +49,7 @@ def look(path: str) -> Image:
     if found.is_metadata_late:
         text = f"comes after {form.ROOTFS}/, so an import reads all of the image; put it first"
         faults = (*faults, warning("member-order", form.FILE, text))
-    return dataclasses.replace(image, faults=faults)
+    return image._replace(faults=faults)
 
 
 def look_split(metadata: str, root: str) -> Image:
@@ -77,7 +76,7 @@ def look_split(metadata: str, root: str) -> Image:
         return Image(False, root=view, has_disk=has_disk, faults=(first, *faults))
     archive = tarball.read(metadata, kind)
     image = unpacked.look(archive.view, view, parse, has_disk)
-    return dataclasses.replace(image, faults=(*image.faults, *archive.faults, *faults))
+    return image._replace(faults=(*image.faults, *archive.faults, *faults))
 
 
 def look_directory(path: str) -> Image:

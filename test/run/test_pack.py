@@ -1,6 +1,5 @@
 """Packed images: the same bytes whatever the surroundings, and all that the tree holds in them."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -283,7 +282,7 @@ def test_a_program_that_fails_is_named(image: pack.Image, tmp_path: Path) -> Non
     os.unlink(Path(image.metadata) / "metadata.yaml")
     said = refusal(image, tmp_path)
     assert said.startswith("tar exited with status 2: tar: metadata.yaml: Cannot stat")
-    other = dataclasses.replace(image, metadata=str(metadata_in(tmp_path / "other")))
+    other = image._replace(metadata=str(metadata_in(tmp_path / "other")))
     said = refusal(other, tmp_path, pack.Compression("xz", -1))
     assert said.startswith("xz exited with status 1")
 

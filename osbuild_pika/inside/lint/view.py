@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 
 from osbuild_pika.inside.places import walk
 from osbuild_pika.inside.stage import StageError
@@ -59,15 +58,20 @@ class Entry:
         self.target = target
 
 
-@dataclass(frozen=True)
 class View:
     """entries: all names but the tree's own. read_file: the bytes of a regular file of that name;
     None if they cannot be had. unreadable: directories that could not be looked into."""
 
-    entries: Mapping[str, Entry]
-    read_file: Callable[[str], bytes | None]
-    unreadable: tuple[str, ...] = ()
-    _children: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        read_file: Callable[[str], bytes | None],
+        unreadable: tuple[str, ...] = (),
+    ) -> None:
+        self.entries = entries
+        self.read_file = read_file
+        self.unreadable = unreadable
+        self._children: dict[str, list[str]] = {}
 
     def resolve(self, path: str) -> str | None:
         """The name that a path leads to, links followed within the tree; None: to nothing."""
