@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,12 @@ def read(path: str) -> Lock | None:
     return decode(data, Path(path).name)
 
 
+@lru_cache(maxsize=8)
 def decode(data: bytes, name: str) -> Lock:
-    """The lock that a file of this name holds. Raises InputError."""
+    """The lock that a file of this name holds. Raises InputError.
+
+    A verb reads its lock more than once; of the same bytes the check is made once.
+    """
     fix = "make it again: osbuild-pika lock"
     try:
         document: Any = json.loads(data) if len(data) <= MAX_BYTES else None
