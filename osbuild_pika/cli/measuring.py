@@ -1,18 +1,25 @@
-"""Reads the images of a build for their fingerprints, while the build still comes to its end."""
+"""What a build's exports are as images: their files, sizes and fingerprints.
+
+A stage that packed an image in this build has told its fingerprint, made while it wrote the file.
+What is exported from the store is read for it, while the build still comes to its end.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from osbuild_pika.monitor import Record, Sink
+from osbuild_pika.monitor import Record, Sink, text
 
 if TYPE_CHECKING:
     from osbuild_pika.engine.order import Order
     from osbuild_pika.products.published import Output
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 class Measuring(Sink):
@@ -20,13 +27,20 @@ class Measuring(Sink):
 
     def __init__(self, order: Order) -> None:
         self._order = order
+        self._packed: dict[str, str] = {}  # fingerprints, by the names of pipelines
         self._readers: list[_Reader] = []
+
+    def on_stage_finished(self, record: Record) -> None:
+        left = record.get("metadata")
+        told = left.get("fingerprint") if isinstance(left, dict) else None
+        if record.get("success") and isinstance(told, str) and _FINGERPRINT.fullmatch(told):
+            self._packed[text(record, "pipeline")] = told
 
     def on_export_finished(self, record: Record) -> None:
         name, path = str(record.get("pipeline")), str(record.get("path"))
         pipelines = json.loads(self._order.manifest)["pipelines"]
         pipeline = next(each for each in pipelines if each["name"] == name)
-        reader = _Reader(pipeline, path, self._order.output or ".")
+        reader = _Reader(pipeline, path, self._order.output or ".", self._packed.get(name))
         reader.start()
         self._readers.append(reader)
 
@@ -40,11 +54,12 @@ class Measuring(Sink):
 class _Reader(threading.Thread):
     """Measures one export. It ends with the process: nobody waits for what is not asked for."""
 
-    def __init__(self, pipeline: Any, path: str, directory: str) -> None:
+    def __init__(self, pipeline: Any, path: str, directory: str, fingerprint: str | None) -> None:
         super().__init__(daemon=True)
         self.path = path
         self._pipeline = pipeline
         self._directory = directory
+        self._fingerprint = fingerprint
         self._found: Output | None = None
         self._error: Exception | None = None
 
@@ -53,7 +68,7 @@ class _Reader(threading.Thread):
         try:
             from osbuild_pika.products import published
 
-            self._found = published.measured(self._pipeline, self._directory)
+            self._found = published.measured(self._pipeline, self._directory, self._fingerprint)
         except Exception as error:
             self._error = error
 

@@ -50,6 +50,15 @@ def measure(metadata: str, rootfs: str | None = None, *, flags: int = 0) -> Imag
     return ImageFiles(metadata, rootfs, digest.hexdigest(), size)
 
 
+def size_of(path: str) -> int:
+    """A file's size in bytes; no link is followed. Raises InputError."""
+    fd = _open(path, os.O_NOFOLLOW)
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
 def _open(path: str, flags: int = 0) -> int:
     """Open a regular file, not waiting for one that is a pipe."""
     try:
