@@ -29,6 +29,7 @@ def main() -> None:
     finally:
         if waiting is not None:
             waiting.dismiss()
+        gc.freeze()  # the exit's collections need not look at what ends with the process
 
 
 def _start_build(arguments: list[str]) -> Waiting | None:

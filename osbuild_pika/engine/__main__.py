@@ -12,4 +12,6 @@ if __name__ == "__main__":
     gc.disable()  # until all modules are there: they stay, but each few of them would be looked at
     from osbuild_pika.engine import entry
 
-    sys.exit(entry.main())
+    status = entry.main()
+    gc.freeze()  # the exit's collections need not look at what ends with the process
+    sys.exit(status)
