@@ -9,6 +9,7 @@ import functools
 import marshal
 import os
 import stat
+from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from pathlib import Path
@@ -55,20 +56,28 @@ def prepare_etc(root: Path, target: Path) -> None:
 
 
 def prepare_lib(target: Path) -> None:
-    """Write the modules that our stages may import into `target`, a new directory.
+    """Write the modules that our stages may import into `target`, a new directory."""
+    for name, content in library().items():
+        path = os.path.join(target, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+
+
+@functools.cache
+def library() -> Mapping[str, bytes]:
+    """The modules that our stages may import: paths below a directory, and content.
 
     Compiled, too: for a Python of our version it saves each stage what compiling takes.
     """
-    package = target / "osbuild_pika"
+    found = {}
     for name in INSIDE:
         source = PACKAGE / name
-        files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
-        for file in files:
-            path = package / file.relative_to(PACKAGE)
-            cache = Path(cache_from_source(str(path)))
-            cache.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _write(path, file.read_bytes())
-            _write(cache, _compiled(file))
+        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            path = str(file.relative_to(PACKAGE.parent))
+            found[path] = file.read_bytes()
+            found[cache_from_source(path)] = _compiled(file)
+    return found
 
 
 def _compiled(source: Path) -> bytes:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from osbuild_pika import runs
+from osbuild_pika import runs, wire
 from osbuild_pika.engine import namespace, owner
 from osbuild_pika.engine.interrupts import Interrupts
 from osbuild_pika.engine.order import Order
@@ -55,12 +55,15 @@ def _wait_and_build(services: ServiceManager, records: Records, interrupts: Inte
         host = _prepare(services)
     except PikaError as error:
         unfit = error
-    from osbuild_pika.engine import session
+    from osbuild_pika.engine import buildroot, schema, session
     from osbuild_pika.engine.known import Known
     from osbuild_pika.engine.load import load
     from osbuild_pika.engine.modules import standard
     from osbuild_pika.engine.reporting import Reporting
 
+    if not _is_asked():
+        buildroot.library()
+        schema.prepare(standard(()).all("sources", "stages"), _is_asked)
     gc.freeze()  # modules stay: no collection, nor that of the exit, need look at them
     gc.enable()
     data = sys.stdin.buffer.read()
@@ -75,6 +78,11 @@ def _wait_and_build(services: ServiceManager, records: Records, interrupts: Inte
     run = owner.Owner(host.service, order.run, {"manifest": order.name})
     work = session.Session(order, manifest, modules, run, host.ids, interrupts, known)
     return session.run(work, Reporting(records.emit, run))
+
+
+def _is_asked() -> bool:
+    """Whether the order is coming, or nobody is left to give one."""
+    return bool(wire.readable([sys.stdin.fileno()], 0))
 
 
 def _prepare(services: ServiceManager) -> Host:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from osbuild_pika.engine import rules, schema
 from osbuild_pika.engine.known import Known, fingerprint
 from osbuild_pika.engine.manifest import Json, Manifest
-from osbuild_pika.engine.modules import Modules
+from osbuild_pika.engine.modules import Module, Modules
 from osbuild_pika.engine.resolve import Resolver
 from osbuild_pika.errors import ManifestError, ManifestFault
 
+LARGE = 4096  # characters of an entry that is known by itself
 MAX_DEPTH = 200  # of nested arrays and objects; upstream dies at about 1000
 
 
@@ -33,13 +34,22 @@ def load(
     """
     document = parse(data)
     _check_format(document.value)
-    checked = _fingerprint(data, document.value, modules, is_strict) if known else ""
+    checked = [_fingerprint(data, document.value, modules, is_strict)] if known else []
     faults: list[ManifestFault] = []
     is_sound = True
-    if known is None or not known.has(checked):
+
+    def is_known(entry: schema.Entry, module: Module | None) -> bool:
+        text = json.dumps(entry.value) if known else ""
+        if known is None or len(text) < LARGE:
+            return False
+        checked.append(fingerprint(text.encode(), is_strict, [module]))
+        return known.has(checked[-1])
+
+    if known is None or not known.has(checked[0]):
         structure = schema.check_structure(document.value)
         is_sound = structure.is_sound
-        faults += [*structure.faults, *schema.check_entries(document.value, modules, is_strict)]
+        faults += structure.faults
+        faults += schema.check_entries(document.value, modules, is_strict, is_known)
     if is_strict:
         faults += _corners(document)
     resolver = Resolver(document.value, modules, is_strict)
@@ -51,7 +61,7 @@ def load(
     if faults:
         raise ManifestError(faults)
     if known is not None:
-        known.note(checked)
+        known.note(*checked)
     return manifest
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,13 @@ class Modules:
         if module is None or not module.executable.is_file():
             raise PikaError(f"{kind}/{name}: the module is gone")
         return module
+
+    def all(self, *kinds: str) -> Iterator[Module | None]:
+        """The modules of these kinds, by name within each."""
+        for kind in kinds:
+            places = [place for each in self.directories for place in (each / kind).glob("*.json")]
+            for name in sorted(place.name.removesuffix(".meta.json") for place in places):
+                yield self.find(kind, name)
 
     def _load(self, kind: str, name: str) -> Module | None:
         for directory in self.directories:

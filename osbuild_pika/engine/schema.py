@@ -1,7 +1,8 @@
 """Documents against JSON schemas: the format's own, and those of the modules that it names."""
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -43,17 +44,36 @@ def check_structure(document: Json) -> Structure:
     return Structure([_fault(error) for error in errors], is_sound)
 
 
-def check_entries(document: Json, modules: Modules, is_strict: bool) -> list[ManifestFault]:
+def check_entries(
+    document: Json,
+    modules: Modules,
+    is_strict: bool,
+    is_known: Callable[[Entry, Module | None], bool] = lambda entry, module: False,
+) -> list[ManifestFault]:
     """Check all that a manifest says of modules against their schemas.
 
     document: an object, whatever is in it. is_strict: options that are not given count as {}.
+    is_known: whether an entry need not be checked again.
     """
     check = EntryCheck(is_strict)
+    found = ((entry, modules.find(entry.kind, entry.type)) for entry in entries(document))
     return [
         ManifestFault((*entry.path, *fault.path), fault.message)
-        for entry in entries(document)
-        for fault in check(modules.find(entry.kind, entry.type), entry)
+        for entry, module in found
+        if not is_known(entry, module)
+        for fault in check(module, entry)
     ]
+
+
+def prepare(modules: Iterable[Module | None], is_over: Callable[[], bool]) -> None:
+    """Load what checks manifests, a piece at a time until `is_over`: a check does it, too."""
+    _validator_of_format()
+    for module in modules:
+        if is_over():
+            return
+        if module is not None and module.schema is not None:
+            with contextlib.suppress(Exception):  # the check will say it
+                _make_validator(module.schema)
 
 
 def entries(document: dict[str, Json]) -> Iterator[Entry]:

@@ -124,8 +124,59 @@ def test_code_that_checks_otherwise_checks_again(
     module(tmp_path)
     read(tmp_path, manifest()).keep()
     monkeypatch.setattr(known, "_CHECKING", ("rules.py", "load.py"))
+    known._code.cache_clear()  # as in another process
     read(tmp_path, manifest())
+    known._code.cache_clear()
     assert len(checks) == 2
+
+
+@pytest.fixture(name="entries")
+def fixture_entries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets the value of `a` of each entry that is checked, cut."""
+    found: list[str] = []
+    check = schema.EntryCheck.__call__
+
+    def noting(self: schema.EntryCheck, module: Any, entry: schema.Entry) -> Any:
+        found.append(str(entry.value.get("options", {}).get("a"))[:5])
+        return check(self, module, entry)
+
+    monkeypatch.setattr(schema.EntryCheck, "__call__", noting)
+    return found
+
+
+def with_large(large: object, small: object) -> bytes:
+    """A manifest of two stages."""
+    stages = [{"type": "org.test.a", "options": {"a": each}} for each in (large, small)]
+    return json.dumps({"version": "2", "pipelines": [{"name": "x", "stages": stages}]}).encode()
+
+
+def test_a_large_entry_is_checked_once_whatever_stands_beside_it(
+    tmp_path: Path, entries: list[str]
+) -> None:
+    module(tmp_path, a={"type": "string"})
+    for small in ("one", "two", "three"):
+        read(tmp_path, with_large("large" * 1000, small)).keep()
+    assert entries == ["large", "one", "two", "three"]
+
+
+def test_a_large_entry_of_another_schema_is_checked_again(tmp_path: Path) -> None:
+    module(tmp_path, a={"type": "string"})
+    read(tmp_path, with_large("large" * 1000, "one")).keep()
+    module(tmp_path, a={"type": "string", "maxLength": 10})
+    with pytest.raises(ManifestError, match="too long"):
+        read(tmp_path, with_large("large" * 1000, "two"))
+
+
+def test_a_large_entry_of_a_bad_manifest_is_not_noted(tmp_path: Path) -> None:
+    module(tmp_path, a={"type": "string"})
+    for _ in range(2):
+        with pytest.raises(ManifestError) as caught:
+            read(tmp_path, with_large("large" * 1000, 1)).keep()
+        assert len(caught.value.faults) == 1
+    with pytest.raises(ManifestError) as caught:
+        read(tmp_path, with_large(["large" * 1000], "one")).keep()
+    assert len(caught.value.faults) == 1
+    assert not (tmp_path / "store").exists()
 
 
 def test_what_no_schema_says_is_refused_of_known_manifests_too(tmp_path: Path) -> None:
