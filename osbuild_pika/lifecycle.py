@@ -626,14 +626,14 @@ class _Files:
         self._mode = mode
         self._lock_timeout_s = lock_timeout_s
 
-    def check_regular(self, path: str) -> None:
-        """Refuse what is there and no regular file: a directory, a link, a pipe."""
+    def check_regular(self, path: str) -> bool:
+        """Refuse a directory, a link, a pipe. Returns whether there is anything."""
         try:
-            is_regular = stat.S_ISREG(self.system.lstat(path).st_mode)
+            if not stat.S_ISREG(self.system.lstat(path).st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file", path)
         except FileNotFoundError:
-            return
-        if not is_regular:
-            raise OSError(errno.EINVAL, "is not a regular file", path)
+            return False
+        return True
 
     def open(self, path: str, flags: int = 0) -> tuple[int, bool]:
         """Open a file to read and write, making it and its directories. Returns (fd, is new)."""
@@ -703,7 +703,8 @@ class _Files:
 
     def read(self, path: str) -> bytes | None:
         """Read a document; None if it is not there."""
-        self.check_regular(path)
+        if not self.check_regular(path):
+            return None
         try:
             fd = self.system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -773,9 +774,7 @@ class _EventLog:
     """
 
     def __init__(self, paths: Paths, files: _Files) -> None:
-        self._paths = paths
-        self._files = files
-        self._system = files.system
+        self._paths, self._files, self._system = paths, files, files.system
         self._lock_fd = self._fd = -1
         self._lock_file = self._file = os.stat_result((0,) * 10)  # what they are
         self._is_long = False  # the sequence file: longer than a writer of ours leaves it

@@ -41,6 +41,8 @@ _LOST_FDS = socket.MSG_CTRUNC
 _NO_SIGNAL = socket.MSG_NOSIGNAL
 _NOT_SET = -1.0  # whatever a socket's timeout was before
 
+_READER = JsonReader()
+
 Method = namedtuple("Method", "name args")
 Reply = namedtuple("Reply", "value")
 Signal = namedtuple("Signal", "value")
@@ -73,16 +75,14 @@ def encode(message: Message) -> bytes:
     return write_json({"type": kind_of(message), "data": data}).encode("ascii")
 
 
-def decode(
-    packet: bytes, make_object: Callable[[list[tuple[str, Any]]], object] | None = None
-) -> Message:
+def decode(packet: bytes, reader: JsonReader = _READER) -> Message:
     """Decode one message; whatever the bytes are, the only error is ProtocolError.
 
     JSON is what Python reads: NaN, lone surrogates and keys that are given twice come through, as
-    they do upstream. make_object: makes objects of their pairs; what else it raises is raised.
+    they do upstream. reader: what else it raises is raised.
     """
     try:
-        document = JsonReader(make_object).read(packet.decode("utf-8"))
+        document = reader.read(packet.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}"[:200]) from None
     if not isinstance(document, dict):

@@ -44,6 +44,9 @@ def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+READER = lifecycle.JsonReader(object_of_pairs)
+
+
 def check_method(name: str, is_manager: bool, is_owner: bool) -> None:
     """Refuse a method that is unknown, or not for this caller. Raises LifecycleError."""
     known = (_MANAGER + _OWNER * is_owner) if is_manager else _STAGE

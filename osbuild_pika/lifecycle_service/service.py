@@ -129,7 +129,7 @@ class LifecycleService(host.Service):
                 return False
             packet, fds = received
             wire.close_all(fds)
-            message = wire.decode(packet, authority.object_of_pairs)
+            message = wire.decode(packet, authority.READER)
             if not isinstance(message, wire.Method):
                 raise wire.ProtocolError(f"unknown message type: {wire.kind_of(message)}")
             self._call(peer, message)
