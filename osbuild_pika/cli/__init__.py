@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import gc as garbage  # `gc` becomes the verb's module here, once that is imported
 import sys
 
 TYPE_CHECKING = False  # typing loads re: longer than `lifecycle event` takes in all
@@ -16,9 +16,9 @@ def main() -> None:
         # Called once per event by scripts: it must not wait for the imports of the other verbs.
         from osbuild_pika import lifecycle
 
-        gc.freeze()  # see verbs.py
+        garbage.freeze()  # see verbs.py
         sys.exit(lifecycle.main(sys.argv[2:], prog="osbuild-pika lifecycle"))
-    gc.disable()  # until the verb's modules are there, see verbs.py
+    garbage.disable()  # until the verb's modules are there, see verbs.py
     waiting = _start_build(sys.argv[1:])
     try:
         from osbuild_pika.cli.verbs import osbuild_pika
@@ -29,7 +29,7 @@ def main() -> None:
     finally:
         if waiting is not None:
             waiting.dismiss()
-        gc.freeze()  # the exit's collections need not look at what ends with the process
+        garbage.freeze()  # the exit's collections need not look at what ends with the process
 
 
 def _start_build(arguments: list[str]) -> Waiting | None:
