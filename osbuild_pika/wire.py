@@ -208,8 +208,11 @@ class Connection:
         return True
 
     def _send(self, packet: bytes, fds: Sequence[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.socket.sendmsg([packet], rights, _NO_SIGNAL)
+        if fds:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            self.socket.sendmsg([packet], rights, _NO_SIGNAL)
+        else:
+            self.socket.send(packet, _NO_SIGNAL)
 
     def receive(self) -> tuple[bytes, list[int]] | None:
         """Receive one document and its descriptors, which are the caller's to close.
