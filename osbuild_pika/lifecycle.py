@@ -293,8 +293,9 @@ def check_details(value: Any, depth: int = 0) -> None:
                     _check_text("a key of details", key)
             value = value.values()
         for item in () if fault else value:
-            if type(item) is not str or not item.isascii():  # most is such text: spares a call
-                check_details(item, depth + 1)
+            if (type(item) is int and 0 <= item < 2**63) or (type(item) is str and item.isascii()):
+                continue  # as most are: spares a call
+            check_details(item, depth + 1)
     elif isinstance(value, int):  # so is a bool
         fault = "" if -(2**63) <= value < 2**64 else "hold an integer beyond 64 bits"
     elif isinstance(value, float):

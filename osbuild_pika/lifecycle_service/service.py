@@ -178,7 +178,7 @@ class LifecycleService(host.Service):
             events = authority.owner_events(call.name, call.args, record.run.id)
         else:
             events = authority.stage_events(call.name, call.args, opening.stage, record.run.id)
-        is_new_kind = any(event.kind for event in events)
+        is_new_kind = opening is None and any(event.kind for event in events)
         if is_new_kind:  # it may be refused for its order: nobody else's events shall be with it
             self._commit()
         bodies, kinds = record.encode(events)
