@@ -396,15 +396,11 @@ def _document(head: dict[str, Any], details: Any) -> dict[str, Any]:
     """The fields of a document in schema order; those that are None are left out."""
     _check_text("message", head["message"], MAX_MESSAGE)
     check_details(details)
-    fields = {"schema_version": SCHEMA_VERSION, **head, "details": details}
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _check_size(document: bytes, details: Any) -> None:
-    """Refuse details that are too large. document: what holds them, encoded."""
-    size = len(document) if len(document) <= MAX_DETAILS else len(write_json(details))
+    size = len(write_json(details))
     if size > MAX_DETAILS:
         raise LifecycleError("TooLarge", f"details have {size} bytes; at most {MAX_DETAILS}")
+    fields = {"schema_version": SCHEMA_VERSION, **head, "details": details}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _event_body(kind: str, message: str, details: Any, boot: str | None) -> bytes:
@@ -412,7 +408,6 @@ def _event_body(kind: str, message: str, details: Any, boot: str | None) -> byte
     _check_known("kind", kind, STATES)
     head = {"kind": kind, "timestamp": _now(), "message": message, "boot_id": boot}
     body = write_json(_document(head, details))[:-1].encode()
-    _check_size(body, details)
     if len(body) > MAX_EVENT - 40:  # 40 bytes: the seq and the end of the line
         raise LifecycleError("TooLarge", f"event has {len(body)} bytes; at most {MAX_EVENT - 40}")
     return body
@@ -877,9 +872,9 @@ class _EventLog:
         """Find the last event and the highest seq; cut what a dead writer left."""
         seq_text = self._system.pread(self._lock_fd, 64, 0)
         size = self._system.fstat(self._fd).st_size
+        self._is_long = len(seq_text) > 21
         if self._left == (seq_text, size):
             return
-        self._is_long = len(seq_text) > 21
         used, in_flight = parse_seq(seq_text)
         news = self._news(size)
         is_ours = len(seq_text) == 21 and not in_flight  # no older helper leaves 21 bytes
@@ -1228,7 +1223,6 @@ class Journal:
         """Write a document. check: what is to be refused, under its lock, with strict."""
         path = getattr(self.paths, kind)
         data = write_json_lines(fields).encode() + b"\n"
-        _check_size(data, fields.get("details"))
         check = check if self._strict else None
         with _Naming(path):
             self._with_reserve(lambda: self._files.replace(path, data, check), is_terminal)
