@@ -9,9 +9,10 @@ import functools
 import marshal
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
-from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 
 from osbuild_pika import libc
@@ -70,13 +71,13 @@ def library() -> Mapping[str, bytes]:
 
     Compiled, too: for a Python of our version it saves each stage what compiling takes.
     """
-    found = {}
+    found: dict[str, bytes] = {}
     for name in INSIDE:
         source = PACKAGE / name
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            path = str(file.relative_to(PACKAGE.parent))
-            found[path] = file.read_bytes()
-            found[cache_from_source(path)] = _compiled(file)
+            path = file.relative_to(PACKAGE.parent)
+            cache = path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
+            found |= {str(path): file.read_bytes(), str(cache): _compiled(file)}
     return found
 
 

@@ -63,7 +63,7 @@ def _wait_and_build(services: ServiceManager, records: Records, interrupts: Inte
 
     if not _is_asked():
         buildroot.library()
-        schema.prepare(standard(()).all("sources", "stages"), _is_asked)
+    schema.prepare(standard(()).all("sources", "stages"), _is_asked)
     gc.freeze()  # modules stay: no collection, nor that of the exit, need look at them
     gc.enable()
     data = sys.stdin.buffer.read()

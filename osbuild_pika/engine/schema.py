@@ -67,12 +67,13 @@ def check_entries(
 
 def prepare(modules: Iterable[Module | None], is_over: Callable[[], bool]) -> None:
     """Load what checks manifests, a piece at a time until `is_over`: a check does it, too."""
-    _validator_of_format()
-    for module in modules:
-        if is_over():
-            return
-        if module is not None and module.schema is not None:
-            with contextlib.suppress(Exception):  # the check will say it
+    with contextlib.suppress(Exception):  # the check will say it
+        if not is_over():
+            _validator_of_format()
+        for module in modules:
+            if is_over():
+                return
+            if module is not None and module.schema is not None:
                 _make_validator(module.schema)
 
 

@@ -199,7 +199,7 @@ def read(path: str) -> Lock | None:
     return decode(data, Path(path).name)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def decode(data: bytes, name: str) -> Lock:
     """The lock that a file of this name holds. Raises InputError.
 
