@@ -27,14 +27,15 @@ class Measuring(Sink):
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._packed: dict[str, str] = {}  # fingerprints, by the names of pipelines
+        self._packed: dict[str, str | None] = {}  # fingerprints, by the names of pipelines
         self._readers: list[_Reader] = []
 
     def on_stage_finished(self, record: Record) -> None:
         left = record.get("metadata")
         told = left.get("fingerprint") if isinstance(left, dict) else None
-        if record.get("success") and isinstance(told, str) and _FINGERPRINT.fullmatch(told):
-            self._packed[text(record, "pipeline")] = told
+        is_told = isinstance(told, str) and _FINGERPRINT.fullmatch(told)
+        # Of the last stage that ran: what it left is exported.
+        self._packed[text(record, "pipeline")] = told if record.get("success") and is_told else None
 
     def on_export_finished(self, record: Record) -> None:
         name, path = str(record.get("pipeline")), str(record.get("path"))

@@ -83,6 +83,11 @@ def test_what_comes_from_the_store_is_read(tmp_path: Path, record: dict[str, Any
     assert cast("Output", image).fingerprint == READ
 
 
+def test_a_stage_behind_the_one_that_told_leaves_another_image(tmp_path: Path) -> None:
+    image, _ = results(tmp_path, packed({"fingerprint": TOLD}), packed(None))
+    assert cast("Output", image).fingerprint == READ
+
+
 def test_a_link_in_the_place_of_an_image_is_refused(tmp_path: Path) -> None:
     sink = measuring(tmp_path)
     path = tmp_path / "incus-unified/web.tar.zst"
