@@ -13,8 +13,10 @@ from bench.writers import BenchError, check_log
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "osbuild_pika/lifecycle.py"
-# What installing puts into a bin directory, with the package found as one that is installed.
+# What installing puts into a bin directory, with the package found as one that is installed; there
+# a shell starts the Python beside it.
 INSTALLED = ROOT / "bin/osbuild-pika"
+SHELL = ("/bin/sh", "-c", 'exec "$@"', "sh")
 STAND_IN = ROOT / "bench/standin.py"
 PYTHON = sys.executable  # of the environment that installing would use
 ISOLATED = ("-I", "-S")
@@ -37,14 +39,14 @@ def make_calls(directory: Path, original_helper: Path | None) -> list[Call]:
     original_helper: the original's program; None for the stand-in beside this file.
     """
 
-    def make(name: str, *program: str | Path) -> Call:
+    def make(name: str, *program: str | Path, shell: tuple[str, ...] = ()) -> Call:
         place = directory / name.replace(" ", "")
         place.mkdir()
         words = ("--kind", "ready", "--message", "up", "--details-json", '{"port": 22}')
         log = ("event", "--events-path", str(place / "events.jsonl"))
-        return Call(name, (PYTHON, *map(str, program), *log, *words), place)
+        return Call(name, (*shell, PYTHON, *map(str, program), *log, *words), place)
 
-    calls = [make("installed", INSTALLED, "lifecycle")]
+    calls = [make("installed", INSTALLED, "lifecycle", shell=SHELL)]
     for flags in ((), ISOLATED):
         suffix = "".join(f" {flag}" for flag in flags)
         calls.append(Call(f"python{suffix}", (PYTHON, *flags, "-c", "pass"), None))

@@ -25,15 +25,15 @@ def files(folder: Path) -> dict[str, tuple[bytes, bool]]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of a fresh virtual environment with the wheel."""
+    """The python of a fresh virtual environment with the wheel; no first line can hold its path."""
     place = tmp_path_factory.mktemp("wheel")
     source = place / "source"
     unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "demo")
     shutil.copytree(ROOT, source, symlinks=True, ignore=unwanted)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", place, source], check=True)
-    subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
-    python = place / "venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", place / "an environment"], check=True)
+    python = place / "an environment/bin/python"
     (wheel,) = place.glob("*.whl")
     pip[0] = str(python)
     subprocess.run([*pip, "install", wheel], check=True)
@@ -50,8 +50,12 @@ def test_a_wheel_carries_the_folders_beside_the_package(installed: Path, folder:
 
 
 def test_the_command_is_installed(installed: Path, tmp_path: Path) -> None:
-    command = str(installed.with_name("osbuild-pika"))
+    command = installed.with_name("osbuild-pika")
+    link = tmp_path / "elsewhere"
+    link.symlink_to(command)
     path = str(tmp_path / "status.json")
     arguments = ["--status-path", path, "--state", "ready", "--message", "up"]
     subprocess.run([command, "lifecycle", "status", *arguments], check=True)
-    subprocess.run([command, "check", tmp_path], check=True)
+    bare = {"PATH": "/usr/bin:/bin"}
+    subprocess.run([command, "check", tmp_path], check=True, env=bare)
+    subprocess.run([link, "check", tmp_path], check=True, env=bare)
