@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
@@ -197,14 +198,17 @@ def _site(given: dict[str, Any], progress: str) -> Site:
 
 def _drive(doing: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine. Not by asyncio.run: it would keep a Ctrl-C from what waits."""
-    loop = asyncio.new_event_loop()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    loop = asyncio.new_event_loop()  # a half made one would end with a traceback
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return loop.run_until_complete(doing)
     finally:
         for each in asyncio.all_tasks(loop):  # of a Ctrl-C
             each.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 loop.run_until_complete(each)
+        doing.close()  # if it was not begun
         loop.close()
 
 
