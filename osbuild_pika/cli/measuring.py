@@ -7,19 +7,17 @@ What is exported from the store is read for it, while the build still comes to i
 from __future__ import annotations
 
 import json
-import re
 import signal
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from osbuild_pika.engine.layers import is_key
 from osbuild_pika.monitor import Record, Sink, text
 
 if TYPE_CHECKING:
     from osbuild_pika.engine.order import Order
     from osbuild_pika.products.published import Output
-
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 class Measuring(Sink):
@@ -33,9 +31,9 @@ class Measuring(Sink):
     def on_stage_finished(self, record: Record) -> None:
         left = record.get("metadata")
         told = left.get("fingerprint") if isinstance(left, dict) else None
-        is_told = isinstance(told, str) and _FINGERPRINT.fullmatch(told)
+        is_told = record.get("success") and is_key(told)  # 64 hex digits, too
         # Of the last stage that ran: what it left is exported.
-        self._packed[text(record, "pipeline")] = told if record.get("success") and is_told else None
+        self._packed[text(record, "pipeline")] = told if is_told else None
 
     def on_export_finished(self, record: Record) -> None:
         name, path = str(record.get("pipeline")), str(record.get("path"))
