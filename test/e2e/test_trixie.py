@@ -87,4 +87,5 @@ def test_it_has_an_address_and_a_resolver(name: str, daemon: Path) -> None:
 
 
 def test_its_services_are_well(name: str, daemon: Path) -> None:
-    inside(daemon, name, "sh", "-c", WELL[name.partition("-")[2]])
+    told = inside(daemon, name, "sh", "-c", f"({WELL[name.partition('-')[2]]}) && echo well")
+    assert told.endswith("well\n")
